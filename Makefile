@@ -1,0 +1,50 @@
+# Two commands: `make demo` shows a whole company at work, `make test` proves it. Each does all of its set-up.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p >/dev/null 2>&1 && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test fast lint bench chaos clean lock pictures
+
+demo: $(VENV)/.run
+	@$(BIN)/company demo --out demo-output
+
+test: $(VENV)/.test
+	@tools/apt-packages chromium
+	@$(BIN)/python -m tools.check
+
+fast: $(VENV)/.test
+	@$(BIN)/python -m pytest -q -m "not slow and not browser"
+
+lint: $(VENV)/.test
+	@$(BIN)/python -m tools.check --lint-only
+
+bench: $(VENV)/.bench
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+$(VENV)/bin/python:
+	@tools/python-check "$(PYTHON)"
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.run: requirements/build.txt requirements/run.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing what is needed to run into $(VENV) (locked by hash) ..."
+	@$(PIP) install --require-hashes -r requirements/build.txt
+	@$(PIP) install --require-hashes --no-deps -r requirements/run.txt
+	@$(PIP) install --no-deps --no-build-isolation -e . 2>/dev/null || $(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements/test.txt
+	@echo "installing what the tests need ..."
+	@$(PIP) install --require-hashes --no-deps -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.run requirements/bench.txt
+	@echo "installing the peers that the benchmarks compare with ..."
+	@$(PIP) install --require-hashes --no-deps -r requirements/bench.txt
+	@touch $@
+
+lock:
+	@tools/lock
+
+clean:
+	rm -rf $(VENV) demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

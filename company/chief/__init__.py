@@ -1,0 +1,1 @@
+"""The chief: takes jobs, cuts, sends, survives, merges, serves."""

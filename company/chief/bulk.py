@@ -1,0 +1,84 @@
+"""Fragment path 5/9, large ones - fragments and results too large to inline, on a channel of their own (I/O)."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import trio
+
+from company import messages as m
+from company.chief.engine import Engine
+from p2p.base.errors import MalformedMessage, PeerError
+from p2p.net.channel import Channel
+
+PIECE_BYTES = 1 << 20
+IDLE_S = 600.0
+
+
+async def serve_bulk(channel: Channel, worker: str, engine: Engine) -> None:
+    """Answer BlobGet and BlobPut of one worker, one at a time, until it leaves."""
+    while True:
+        with trio.fail_after(IDLE_S):
+            message, _ = await channel.receive()
+        match message:
+            case m.BlobGet():
+                await _give(channel, worker, engine, message)
+            case m.BlobPut():
+                await _take(channel, worker, engine, message)
+            case _:
+                raise MalformedMessage(f"{type(message).__name__} is not served on a bulk channel")
+
+
+def _check(engine: Engine, worker: str, token: int, job: str, index: int) -> None:
+    lease = engine.state.leases.get(token)
+    if lease is None or lease.worker != worker or lease.job != job or not lease.first <= index < lease.first + lease.count:
+        raise PeerError("stale-token", "This lease is over.", token=token)
+
+
+async def _give(channel: Channel, worker: str, engine: Engine, message: m.BlobGet) -> None:
+    _check(engine, worker, message.token, message.job, message.index)
+    _, _, large = engine.runtimes[message.job].window.cut(message.index, 1)
+    spooled = large.get(message.index)
+    if spooled is None:
+        raise PeerError("not-large", "This fragment was sent inline.")
+    async with await trio.open_file(spooled.path, "rb") as file:
+        left = spooled.size
+        while True:
+            piece = await file.read(PIECE_BYTES)
+            left -= len(piece)
+            is_last = left <= 0 or not piece
+            await channel.send(m.BlobPart(is_last), np.array([len(piece)], dtype="<u4"), piece)
+            if is_last:
+                return
+
+
+async def _take(channel: Channel, worker: str, engine: Engine, message: m.BlobPut) -> None:
+    _check(engine, worker, message.token, message.job, message.index)
+    runtime = engine.runtimes[message.job]
+    writer = await trio.to_thread.run_sync(runtime.segments.blob_writer, message.token, message.index)
+    got = 0
+    try:
+        while True:
+            with trio.fail_after(IDLE_S):
+                part, frame = await channel.receive()
+            if not isinstance(part, m.BlobPart):
+                raise MalformedMessage(f"expected BlobPart, got {type(part).__name__}")
+            got += len(frame.body)
+            if got > message.size:
+                raise MalformedMessage(f"more than the announced {message.size} bytes")
+            await trio.to_thread.run_sync(writer.write, frame.body)
+            if part.last:
+                break
+        if got != message.size:
+            raise MalformedMessage(f"{got} of the announced {message.size} bytes came")
+        _, digest = await trio.to_thread.run_sync(writer.finish)
+    except BaseException:
+        writer.abort()
+        raise
+    await channel.send(m.BlobKept(digest))
+
+
+def digest_of(data: bytes) -> bytes:
+    """BLAKE2b-256, the digest of large fragments and results."""
+    return hashlib.blake2b(data, digest_size=32).digest()

@@ -1,0 +1,90 @@
+"""Workers as users see and handle them (part of the port `company.chief.facade.Chief`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from company import views
+from company.chief import events as ev
+from company.chief.engine import Engine
+from company.chief.facade import Invalid, Principal
+from company.chief.gate import Gate, machine_of, spec_of
+from company.chief.job_views import reason_view
+from company.chief.sessions import Sessions
+from company.chief.store.workers import WorkerRow
+from p2p.base.errors import Action, Reason
+
+STORED_STATE = {"pause": "paused", "resume": "active", "release": "active", "drain": "active", "quarantine": "quarantined"}
+
+
+class Fleet:
+    """Views and changes of workers."""
+
+    def __init__(self, *, gate: Gate, engine: Engine, sessions: Sessions, on_change: Callable[[str, str], None]) -> None:
+        self._gate = gate
+        self._engine = engine
+        self._sessions = sessions
+        self._on_change = on_change
+
+    def list_workers(self) -> list[views.WorkerView]:
+        return [self._view(row) for row in sorted(self._gate.workers.values(), key=lambda r: (r.name, r.id))]
+
+    def worker(self, ref: str) -> views.WorkerView:
+        return self._view(self._gate.find_worker(ref))
+
+    async def change_worker(self, ref: str, action: str, *, by: Principal) -> views.WorkerView:
+        row = self._gate.find_worker(ref)
+        if action == "rm":
+            view = self._view(row)
+            self._engine.post(ev.WorkerChanged(worker=row.id, action="rm"))
+            await self._gate.remove_worker(row.id)
+            await self._sessions.expel(row.id)
+            return view
+        if action not in STORED_STATE:
+            raise Invalid("action-unknown", f"There is no action {action!r} on a worker.")
+        await self._gate.save_worker(replace(row, state=STORED_STATE[action]))
+        self._engine.post(ev.WorkerChanged(worker=row.id, action=action))
+        self._on_change("worker", row.id)
+        return self.worker(row.id)
+
+    def counts(self) -> dict[str, int]:
+        """Workers by state."""
+        found: dict[str, int] = {}
+        for view in self.list_workers():
+            found[view.state] = found.get(view.state, 0) + 1
+        return found
+
+    def _view(self, row: WorkerRow) -> views.WorkerView:
+        live = self._engine.state.slots.workers.get(row.id)
+        machine = machine_of(row)
+        leases = self._engine.state.leases.of_worker(row.id)
+        busy = len({lease.slot for lease in leases})
+        spec = spec_of(row.id, machine) if machine is not None else None
+        state, reason = self._state(row, busy)
+        session = self._sessions.open.get(row.id)
+        broken = sorted({text for kind, text in session.slot_states.values() if kind == "broken"}) if session is not None else []
+        if broken and reason is None:
+            reason = Reason("slot-broken", broken[0], {"slots": len(broken)}, (Action("look at its isolation", "company doctor"),))
+        return views.WorkerView(
+            id=row.id, name=row.name, state=state, reason=reason_view(reason), slots=spec.slots if spec else 0, slots_busy=busy,  # type: ignore[arg-type]
+            cores=spec.cores if spec else 0, memory_bytes=spec.memory_bytes if spec else 0, python=spec.python if spec else "",
+            platform=spec.platform if spec else "", isolation=spec.isolation if spec else "", rate=live.rate if live else row.rate,
+            last_seen=row.last_seen, joined=row.joined, address=row.address, via=row.via, transport=row.transport,
+            version=spec.version if spec else "", jobs=sorted({lease.job for lease in leases}),
+        )  # fmt: skip
+
+    def _state(self, row: WorkerRow, busy: int) -> tuple[str, Reason | None]:
+        live = self._engine.state.slots.workers.get(row.id)
+        if row.state == "quarantined" or (live is not None and live.quarantined):
+            return "quarantined", Reason("quarantined", "It gets no work until it is released.", {}, (Action("release", f"company worker release {row.id}"),))
+        if live is None or not live.connected:
+            since = {"last_seen": row.last_seen}
+            return "offline", Reason("offline", "No channel is open; it resumes by itself when it can.", since, (Action("start it there", "company worker join"),))
+        if live.paused:
+            return "paused", Reason("paused", "Paused by an operator.", {}, (Action("resume", f"company worker resume {row.id}"),))
+        if live.draining:
+            return "draining", Reason("draining", "It finishes what it holds, then leaves.")
+        if busy:
+            return "busy", None
+        return "idle", Reason("idle", "No fragment waits for it.")

@@ -1,0 +1,357 @@
+"""Fragment path 1/9 - what clients upload: packages checked and signed, datasets hashed, uploads that can be resumed (I/O).
+
+Part of the port `company.chief.facade.Chief`. The bytes go to disk by `packages`, `datasets` and `uploads`; what is known of
+them lies in rows.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+from sqlalchemy.exc import IntegrityError
+
+from company import messages as m
+from company import views
+from company.chief.datasets import DatasetStore
+from company.chief.facade import Conflict, Invalid, NotFound, Principal, StorageFull, StoredFile, TooLarge
+from company.chief.packages import PackageStore
+from company.chief.store import datasets, packages
+from company.chief.store.datasets import DatasetRow
+from company.chief.store.packages import PackageRow
+from company.chief.store.store import Store
+from company.chief.uploads import Uploads
+from company.package import (
+    MAX_BYTES, ArchiveRefused, PackageClaim, PackageInfo, PackageInvalid, check_package, check_params, processor_files,
+    read_archive_untrusted, sign_package, tidy_files_untrusted, verify_package,
+)  # fmt: skip
+from company.package import TooLarge as PackageTooLarge
+from company.paths import ChiefHome
+from p2p.base.errors import MalformedMessage, ParallelError, Unavailable
+from p2p.base.keys import Identity
+
+MAX_DATASET_BYTES = 1 << 40
+MAX_ARCHIVE_BYTES = MAX_BYTES + (1 << 20)
+_UNSAFE = re.compile(r"[^\w.\- ]+")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPackage:
+    """A stored package with its files in memory."""
+
+    row: PackageRow
+    info: PackageInfo
+    files: dict[str, bytes]
+
+
+class Library:
+    """Packages and datasets of one chief."""
+
+    def __init__(self, home: ChiefHome, store: Store, identity: Identity) -> None:
+        self._store = store
+        self._identity = identity
+        self._packages_on_disk = PackageStore(home.packages)
+        self._datasets_on_disk = DatasetStore(home.datasets, home.uploads)
+        self.uploads = Uploads(home.uploads, store, max_bytes=MAX_DATASET_BYTES)
+        self._packages: dict[bytes, PackageRow] = {}
+        self._datasets: dict[bytes, DatasetRow] = {}
+        self._by_processor: dict[bytes, bytes] = {}
+        self._cutoff = home.uploads
+
+    async def load(self) -> None:
+        """Read the rows at start-up; sweep what a crash left half-done."""
+        await trio.to_thread.run_sync(self._packages_on_disk.sweep)
+        await trio.to_thread.run_sync(self._datasets_on_disk.sweep)
+        for package in await self._store.read(packages.load_all):
+            self._packages[package.digest] = package
+            self._by_processor[package.processor] = package.digest
+        for dataset in await self._store.read(datasets.load_all):
+            self._datasets[dataset.digest] = dataset
+        await self.uploads.load(now=time.time())
+
+    # ---- packages ---------------------------------------------------------------------------------------------------------
+    async def add_package(
+        self, chunks: AsyncIterator[bytes], *, by: Principal, name: str | None = None, signer: bytes | None = None,
+        signature: bytes | None = None,
+    ) -> tuple[views.PackageView, bool]:  # fmt: skip
+        """Take a zip or tar from a stream."""
+        data = bytearray()
+        async for chunk in chunks:
+            data += chunk
+            if len(data) > MAX_ARCHIVE_BYTES:
+                raise TooLarge("package-too-large", f"A package archive may have {MAX_BYTES >> 20} MiB.", limit=MAX_BYTES, actual=len(data))
+        with _translated():
+            files = await trio.to_thread.run_sync(read_archive_untrusted, io.BytesIO(bytes(data)))
+        return await self._keep(files, by=by, name=name, signer=signer, signature=signature)
+
+    async def add_package_files(self, files: dict[str, bytes], *, by: Principal, name: str | None = None) -> tuple[views.PackageView, bool]:
+        """Take loose files, as a form sends them."""
+        with _translated():
+            tidy = tidy_files_untrusted(files)
+        return await self._keep(tidy, by=by, name=name, signer=None, signature=None)
+
+    async def _keep(
+        self, files: dict[str, bytes], *, by: Principal, name: str | None, signer: bytes | None, signature: bytes | None
+    ) -> tuple[views.PackageView, bool]:
+        with _translated():
+            info = await trio.to_thread.run_sync(lambda: check_package(files, default_name=_tidy_name(name or "package")))
+        known = self._packages.get(info.digest)
+        if known is not None and signature is None:
+            return self._package_view(known), False
+        if signer is not None and signature is not None:
+            signed_for = ""
+            claim = _claim(info, signed_for)
+            with _translated():
+                verify_package(claim, signer=signer, signature=signature, chief=self._identity.public)
+        else:
+            signed_for = by.name[:100]
+            claim = _claim(info, signed_for)
+            signer, signature = self._identity.public, sign_package(self._identity, claim)
+        await trio.to_thread.run_sync(self._packages_on_disk.put, info.digest, files)
+        row = PackageRow(
+            digest=info.digest, name=info.name, version=info.version, size=info.size_bytes, processor=info.processor_digest,
+            manifest=_manifest_json(info), signer=signer, signature=signature, signed_for=signed_for, uploaded=time.time(), uploaded_by=by.name,
+        )  # fmt: skip
+        await self._store.write(lambda conn: packages.save(conn, row))
+        self._packages[row.digest] = row
+        self._by_processor[row.processor] = row.digest
+        return self._package_view(row), known is None
+
+    async def list_packages(self) -> list[views.PackageView]:
+        return [self._package_view(row) for row in sorted(self._packages.values(), key=lambda r: -r.uploaded)]
+
+    async def package(self, ref: str) -> views.PackageView:
+        return self._package_view(await self.package_row(ref))
+
+    async def package_row(self, ref: str) -> PackageRow:
+        """A package by digest, unique prefix of it, or name (the newest of that name)."""
+        found = _by_prefix(ref, self._packages)
+        if found is None:
+            named = [r for r in self._packages.values() if r.name == ref]
+            found = max(named, key=lambda r: r.uploaded) if named else None
+        if found is None:
+            raise NotFound("package-unknown", f"There is no package {ref[:80]!r}.", hint="company package list")
+        return found
+
+    async def package_archive(self, ref: str) -> StoredFile:
+        row = await self.package_row(ref)
+        path = self._packages_on_disk.archive_path(row.digest)
+        digest = await trio.to_thread.run_sync(self._packages_on_disk.archive_digest, row.digest)
+        return StoredFile(path, path.stat().st_size, digest.hex(), f"{_tidy_name(row.name)}.zip", "application/zip")
+
+    async def remove_package(self, ref: str) -> None:
+        row = await self.package_row(ref)
+        try:
+            await self._store.write(lambda conn: packages.delete(conn, row.digest) and None)
+        except IntegrityError:
+            raise Conflict("package-in-use", f"Jobs use {row.name}; remove them first.", hint="company job list") from None
+        del self._packages[row.digest]
+        await trio.to_thread.run_sync(self._packages_on_disk.delete, row.digest)
+
+    async def load_package(self, digest: bytes) -> LoadedPackage:
+        """A package with its files, checked against its digest again by reading."""
+        row = self._packages.get(digest)
+        if row is None:
+            raise NotFound("package-unknown", f"Package {digest.hex()[:16]} is gone.")
+        files = await trio.to_thread.run_sync(self._packages_on_disk.files, digest)
+        info = await trio.to_thread.run_sync(lambda: check_package(files, default_name=row.name))
+        return LoadedPackage(row, info, files)
+
+    def check_params(self, row: PackageRow, params: Mapping[str, Any]) -> None:
+        """Whether the package's functions can take these parameters. Raises `UsageError`."""
+        files = self._packages_on_disk.files(row.digest)
+        check_params(check_package(files, default_name=row.name), params)
+
+    async def processor(self, digest: bytes) -> tuple[m.ProcessorIs, bytes]:
+        """The signed processor archive with this digest. Raises `NotFound`."""
+        package = self._by_processor.get(digest)
+        row = self._packages.get(package) if package is not None else None
+        if row is None:
+            raise NotFound("processor-unknown", f"There is no processor {digest.hex()[:16]}.")
+        archive = await trio.to_thread.run_sync(self._packages_on_disk.processor_path(row.digest).read_bytes)
+        return m.ProcessorIs(digest, row.digest, row.name, row.signed_for, row.signer, row.signature), archive
+
+    def name_of_package(self, digest: bytes) -> str:
+        row = self._packages.get(digest)
+        return row.name if row is not None else ""
+
+    def _package_view(self, row: PackageRow) -> views.PackageView:
+        said = json.loads(row.manifest)
+        return views.PackageView(
+            digest=row.digest.hex(), name=row.name, version=row.version, size=row.size, files=said["files"], signer=row.signer.hex(),
+            signed_for=row.signed_for, python=said["python"], requirements=said["requirements"], memory_bytes=said["memory_bytes"],
+            time_limit_s=said["time_limit_s"], functions=said["functions"], warnings=said["warnings"], uploaded=row.uploaded,
+        )  # fmt: skip
+
+    # ---- datasets ---------------------------------------------------------------------------------------------------------
+    async def add_dataset(
+        self, chunks: AsyncIterator[bytes], *, by: Principal, name: str, kind: str, expected_size: int | None = None
+    ) -> tuple[views.DatasetView, bool]:
+        """Take a file, or a directory as tar, from a stream."""
+        stored = await self._datasets_on_disk.receive(chunks, kind=kind, expected_size=expected_size)
+        return await self._keep_dataset(stored, by=by.name, name=name, kind=kind)
+
+    async def _keep_dataset(self, stored: Any, *, by: str, name: str, kind: str) -> tuple[views.DatasetView, bool]:
+        known = self._datasets.get(stored.digest)
+        if known is not None:
+            return self._dataset_view(known, 0), False
+        row = DatasetRow(
+            digest=stored.digest, kind=kind, name=_tidy_name(name), size=stored.size, files=stored.files, uploaded=time.time(), uploaded_by=by
+        )
+        await self._store.write(lambda conn: datasets.save(conn, row))
+        self._datasets[row.digest] = row
+        return self._dataset_view(row, 0), True
+
+    async def list_datasets(self) -> list[views.DatasetView]:
+        used = await self._store.read(datasets.references)
+        return [self._dataset_view(r, used.get(r.digest, 0)) for r in sorted(self._datasets.values(), key=lambda r: -r.uploaded)]
+
+    async def dataset(self, ref: str) -> views.DatasetView:
+        row = await self.dataset_row(ref)
+        used = await self._store.read(datasets.references)
+        return self._dataset_view(row, used.get(row.digest, 0))
+
+    async def dataset_row(self, ref: str) -> DatasetRow:
+        """A dataset by digest, unique prefix of it, or name (the newest of that name)."""
+        found = _by_prefix(ref, self._datasets)
+        if found is None:
+            named = [r for r in self._datasets.values() if r.name == ref]
+            found = max(named, key=lambda r: r.uploaded) if named else None
+        if found is None:
+            raise NotFound("dataset-unknown", f"There is no dataset {ref[:80]!r}.", hint="company data list")
+        return found
+
+    async def data_of(self, digest: bytes) -> tuple[Path, str]:
+        """The file or directory of a dataset, and the name under which split sees it."""
+        row = self._datasets.get(digest)
+        if row is None or not self._datasets_on_disk.has(digest):
+            raise NotFound("dataset-unknown", f"Dataset {digest.hex()[:16]} is gone.")
+        return self._datasets_on_disk.data_path(digest), row.name
+
+    async def remove_dataset(self, ref: str) -> None:
+        row = await self.dataset_row(ref)
+        try:
+            await self._store.write(lambda conn: datasets.delete(conn, row.digest) and None)
+        except IntegrityError:
+            raise Conflict("dataset-in-use", f"Jobs use {row.name}; remove them first.", hint="company job list") from None
+        del self._datasets[row.digest]
+        await self._datasets_on_disk.delete(row.digest)
+
+    def name_of_dataset(self, digest: bytes) -> str:
+        row = self._datasets.get(digest)
+        return row.name if row is not None else ""
+
+    def _dataset_view(self, row: DatasetRow, used: int) -> views.DatasetView:
+        return views.DatasetView(
+            digest=row.digest.hex(), name=row.name, kind=row.kind, size=row.size, files=row.files, uploaded=row.uploaded, jobs=used,  # type: ignore[arg-type]
+            private=row.private,
+        )  # fmt: skip
+
+    # ---- resumable uploads ------------------------------------------------------------------------------------------------
+    async def create_upload(self, *, length: int | None, meta: dict[str, str], by: Principal) -> str:
+        state = await self.uploads.create(length=length, meta={**meta, "by": by.name}, principal=by.id, now=time.time())
+        return state.id
+
+    async def upload_offset(self, upload_id: str) -> tuple[int, int | None, float]:
+        state = self.uploads.state(upload_id, now=time.time())
+        return state.offset, state.length, state.expires
+
+    async def append_upload(self, upload_id: str, offset: int, chunks: AsyncIterator[bytes], checksum: tuple[str, bytes] | None) -> int:
+        return (await self.uploads.append(upload_id, offset, chunks, now=time.time(), checksum=checksum)).offset
+
+    async def finish_upload(self, upload_id: str) -> views.DatasetView | views.PackageView | None:
+        """Take a complete upload in; None while bytes are missing."""
+        path = await self.uploads.finish(upload_id, now=time.time())
+        if path is None:
+            return None
+        state = self.uploads.state(upload_id, now=time.time())
+        meta = state.meta
+        name = meta.get("name") or meta.get("filename") or "upload"
+        if meta.get("kind") == "package":
+            with _translated():
+                files = await trio.to_thread.run_sync(read_archive_untrusted, path)
+            by = Principal(state.principal, "submitter", meta.get("by", ""))
+            view, _ = await self._keep(files, by=by, name=name, signer=None, signature=None)
+            await self.uploads.forget(upload_id)
+            return view
+        kind = "tree" if meta.get("kind") == "tree" else "file"
+        stored = await self._datasets_on_disk.adopt(path, kind=kind)
+        dataset, _ = await self._keep_dataset(stored, by=meta.get("by", ""), name=name, kind=kind)
+        await self.uploads.forget(upload_id)
+        return dataset
+
+    async def abort_upload(self, upload_id: str) -> None:
+        self.uploads.state(upload_id, now=time.time())
+        await self.uploads.forget(upload_id)
+
+    def limits(self) -> dict[str, int]:
+        """What may be uploaded, in bytes."""
+        free = os.statvfs(self._cutoff)
+        return {
+            "package_max_bytes": MAX_BYTES, "dataset_max_bytes": MAX_DATASET_BYTES, "json_max_bytes": 8 << 20,
+            "disk_free_bytes": free.f_bavail * free.f_frsize,
+        }  # fmt: skip
+
+
+class _translated:  # noqa: N801 - reads as a phrase: with _translated()
+    """Errors of `company.package` as the port's own."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, PackageTooLarge):
+            raise TooLarge("package-too-large", error.text, hint=error.hint, **error.facts) from None
+        if isinstance(error, (PackageInvalid, ArchiveRefused)):
+            raise Invalid(error.code, error.text, hint=error.hint, **error.facts) from None
+        if isinstance(error, Unavailable) and error.code == "storage-full":
+            raise StorageFull(error.code, error.text, hint=error.hint) from None
+        if isinstance(error, MalformedMessage):
+            raise Invalid("package-refused", error.text) from None
+        if isinstance(error, ParallelError):
+            raise error
+
+
+def _claim(info: PackageInfo, signed_for: str) -> PackageClaim:
+    from company.package import claim_of
+
+    return claim_of(info, signed_for=signed_for)
+
+
+def _manifest_json(info: PackageInfo) -> bytes:
+    return json.dumps(
+        {
+            "files": [{"path": path, "size": size} for path, size in info.files], "python": info.python,
+            "requirements": list(info.requirements), "memory_bytes": info.memory_bytes, "time_limit_s": info.time_limit_s,
+            "functions": list(info.functions), "warnings": list(info.warnings), "entry": info.entry,
+        }
+    ).encode()  # fmt: skip
+
+
+def _tidy_name(name: str) -> str:
+    """A name that is safe as a file name: the last path component, unusual characters replaced, never empty or a dot."""
+    tidy = _UNSAFE.sub("_", name.replace("\\", "/").rsplit("/", 1)[-1]).strip(". ")[:100]
+    return tidy or "data"
+
+
+def _by_prefix(ref: str, table: Mapping[bytes, Any]) -> Any:
+    ref = ref.removeprefix("sha256:").lower()
+    if not re.fullmatch(r"[0-9a-f]{6,64}", ref):
+        return None
+    found = [row for digest, row in table.items() if digest.hex().startswith(ref)]
+    if len(found) > 1:
+        raise Conflict("ambiguous", f"{ref!r} is the beginning of {len(found)} digests; give more of it.")
+    return found[0] if found else None
+
+
+def processor_paths(files: Mapping[str, bytes]) -> list[str]:
+    """The files that workers get."""
+    return sorted(processor_files(files))

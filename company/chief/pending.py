@@ -1,0 +1,84 @@
+"""Fragment path 3/9 - the fragments that split has made and no batch holds yet, as size arrays (pure).
+
+Runs of consecutive indices; after a restart there are gaps where results are already on disk. Arrays grow by doubling, so that
+a generator that yields one fragment at a time costs no copy per fragment.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+from p2p.base.frames import Sizes
+
+Costs = npt.NDArray[np.float64]
+
+
+class _Run:
+    __slots__ = ("costs", "end", "first", "sizes", "start")
+
+    def __init__(self, first: int, sizes: Sizes, costs: Costs | None) -> None:
+        self.first = first  # fragment index of sizes[0]
+        self.sizes: Sizes = sizes
+        self.costs = costs
+        self.start = 0
+        self.end = len(sizes)
+
+    def append(self, sizes: Sizes, costs: Costs | None) -> None:
+        need = self.end + len(sizes)
+        if need > len(self.sizes):
+            grown: Sizes = np.empty(max(need, 2 * len(self.sizes)), dtype="<u4")
+            grown[: self.end] = self.sizes[: self.end]
+            self.sizes = grown
+        self.sizes[self.end : need] = sizes
+        if self.costs is not None and costs is not None:
+            if need > len(self.costs):
+                wider: Costs = np.empty(len(self.sizes), dtype=np.float64)
+                wider[: self.end] = self.costs[: self.end]
+                self.costs = wider
+            self.costs[self.end : need] = costs
+        self.end = need
+
+
+class Pending:
+    """Fragments waiting for a batch, oldest first."""
+
+    def __init__(self) -> None:
+        self._runs: deque[_Run] = deque()
+        self.count = 0
+
+    def add(self, first: int, sizes: Sizes, costs: Costs | None = None) -> None:
+        """Append a run. ``sizes``: uint32, shape (n,); ``costs``: float64, shape (n,), or None."""
+        if not len(sizes):
+            return
+        last = self._runs[-1] if self._runs else None
+        if last is not None and last.first + last.end == first and (last.costs is None) == (costs is None):
+            if not last.sizes.flags.writeable:
+                last.sizes = last.sizes.copy()
+            last.append(sizes, costs)
+        else:
+            self._runs.append(_Run(first, sizes, costs))
+        self.count += len(sizes)
+
+    def head(self) -> tuple[int, Sizes, Costs | None] | None:
+        """First index, sizes and costs of the oldest run; views, not copies."""
+        if not self._runs:
+            return None
+        run = self._runs[0]
+        costs = None if run.costs is None else run.costs[run.start : run.end]
+        return run.first + run.start, run.sizes[run.start : run.end], costs
+
+    def take(self, count: int) -> None:
+        """Remove ``count`` fragments from the head run; it must hold that many."""
+        run = self._runs[0]
+        run.start += count
+        self.count -= count
+        if run.start >= run.end:
+            self._runs.popleft()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._runs.clear()
+        self.count = 0

@@ -1,0 +1,278 @@
+"""Fragment path 5/9 - the chief's end of every worker's channel (I/O).
+
+Messages become events, effects become messages; nothing is decided here. A channel whose queue is full or that fell silent is
+closed: the machine hears that the worker is gone, and the worker resumes when it can.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgpack
+import numpy as np
+import trio
+
+from company import messages as m
+from company.chief import events as ev
+from company.chief.artifacts import ArtifactSink
+from company.chief.bulk import serve_bulk
+from company.chief.engine import Engine
+from company.chief.outcome_cut import cut_outcome_untrusted
+from company.chief.runtime import JobRuntime
+from p2p.base.errors import MalformedMessage, ParallelError, Reason, Unavailable
+from p2p.base.frames import Frame
+from p2p.base.schema import Message
+from p2p.net.channel import Channel
+from p2p.net.hello import refusal
+
+HEARTBEAT_MS = 2000
+SILENT_AFTER_S = 6.0  # three heartbeats without a byte: as good as a lost connection
+INFRA_CAUSES = frozenset({"sandbox-failed", "cancelled", "worker-stopped", "blob-missing", "lost-in-child"})
+_log = logging.getLogger("company.chief.workers")
+
+
+class Gate(Protocol):
+    """Who may be a worker."""
+
+    async def join(self, message: m.Join, machine: m.Machine, key: bytes, address: str) -> m.Joined: ...
+    async def resume(self, worker: str, key: bytes, machine: m.Machine, address: str) -> ev.WorkerHere: ...
+    async def seen(self, worker: str) -> None: ...
+
+
+class Processors(Protocol):
+    """Where signed processor archives come from."""
+
+    async def processor(self, digest: bytes) -> tuple[m.ProcessorIs, bytes]: ...
+
+
+@dataclass(slots=True)
+class Session:
+    """One worker's open channel."""
+
+    worker: str
+    channel: Channel
+    machine: m.Machine
+    jobs_told: set[str] = field(default_factory=set)
+    slot_states: dict[int, tuple[str, str]] = field(default_factory=dict)
+    connected_at: float = 0.0
+    said_bye: bool = False
+    resumed: tuple[tuple[int, ...], tuple[tuple[int, str], ...]] = ((), ())
+
+
+class Sessions:
+    """All open sessions; the engine's way to the workers."""
+
+    def __init__(self, gate: Gate, processors: Processors, artifacts: ArtifactSink) -> None:
+        self._gate = gate
+        self._processors = processors
+        self._artifacts = artifacts
+        self.open: dict[str, Session] = {}
+        self.engine: Engine
+
+    # ---- a channel's life ------------------------------------------------------------------------------------------------
+    async def on_channel(self, channel: Channel) -> None:
+        """Serve one authenticated channel to its end."""
+        try:
+            match channel.purpose:
+                case "join":
+                    await self._join(channel)
+                case "worker":
+                    await self._worker(channel)
+                case "bulk":
+                    worker = self._worker_of_key(channel.peer_key)
+                    if worker is None:
+                        await channel.aclose(refusal("worker-unknown", "No worker with this key has a channel open."))
+                        return
+                    await serve_bulk(channel, worker, self.engine)
+                case other:
+                    await channel.aclose(refusal("purpose-unknown", f"This port does not serve {other[:40]!r}."))
+        except ParallelError as error:
+            if isinstance(error, Unavailable):
+                return
+            _log.info("%s refused: %s", channel.peer_address, error.text)
+            facts = {k: v for k, v in error.facts.items() if isinstance(v, (str, int, float))}
+            await channel.aclose(refusal(error.code, error.text, **facts))
+
+    def _worker_of_key(self, key: bytes) -> str | None:
+        for session in self.open.values():
+            if session.channel.peer_key == key:
+                return session.worker
+        return None
+
+    async def _join(self, channel: Channel) -> None:
+        with trio.fail_after(15):
+            message, frame = await channel.receive()
+        if not isinstance(message, m.Join):
+            raise MalformedMessage(f"expected Join, got {type(message).__name__}")
+        joined = await self._gate.join(message, machine_untrusted(frame), channel.peer_key, channel.peer_address)
+        await channel.send(joined)
+        await channel.aclose()
+
+    async def _worker(self, channel: Channel) -> None:
+        with trio.fail_after(15):
+            message, frame = await channel.receive()
+        if not isinstance(message, m.Resume):
+            raise MalformedMessage(f"expected Resume, got {type(message).__name__}")
+        machine = machine_untrusted(frame)
+        here = await self._gate.resume(message.worker, channel.peer_key, machine, channel.peer_address)
+        old = self.open.get(message.worker)
+        if old is not None:  # the worker came back before its old channel was seen to be dead
+            self._leave(old)
+            await old.channel.aclose(refusal("replaced", "The worker opened another channel."))
+        session = Session(message.worker, channel, machine, connected_at=time.time())
+        self.open[message.worker] = session
+        held = tuple((token, job, first, count) for token, job, first, count, _ in message.held)
+        self.engine.post(ev.WorkerHere(spec=here.spec, held=held, paused=here.paused, quarantined=here.quarantined))
+        try:
+            await self._read(session)
+        finally:
+            self._leave(session)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
+                await self._gate.seen(session.worker)
+
+    def _leave(self, session: Session) -> None:
+        if self.open.get(session.worker) is session:
+            del self.open[session.worker]
+            self.engine.post(ev.WorkerGone(worker=session.worker, said_bye=session.said_bye))
+
+    async def _read(self, session: Session) -> None:
+        channel = session.channel
+        while True:
+            messages: list[tuple[Message, Frame]] = []
+            with trio.move_on_after(SILENT_AFTER_S):
+                messages = await channel.receive_many()
+            if not messages:
+                _log.warning("worker %s has been silent for %g s", session.worker, SILENT_AFTER_S)
+                return
+            self.engine.post(ev.Heartbeat(worker=session.worker))
+            for message, frame in messages:
+                await self._on_message(session, message, frame)
+                if session.said_bye:
+                    return
+
+    async def _on_message(self, session: Session, message: Message, frame: Frame) -> None:
+        engine, worker = self.engine, session.worker
+        match message:
+            case m.Outcome():
+                engine.post_outcome(worker, message, frame, cut_outcome_untrusted(message, frame))
+            case m.Ping():
+                session.channel.send_nowait(m.Pong(message.at))
+            case m.Failed():
+                engine.post_died(worker, message, frame, infra=message.cause in INFRA_CAUSES)
+            case m.NeedProcessor():
+                answer, archive = await self._processors.processor(message.processor)
+                await session.channel.send(answer, np.array([len(archive)], dtype="<u4"), archive)
+            case m.JobBlocked():
+                reason = Reason(message.code_word, message.text, {"worker": session.machine.name})
+                engine.post(ev.WorkerBlocked(worker=worker, job=message.job, reason=reason))
+            case m.Recalled():
+                engine.post(ev.Recalled(worker=worker, token=message.token, given_back=message.given_back))
+            case m.SlotState():
+                session.slot_states[message.slot] = (message.state, message.reason)
+            case m.Status():
+                self._status(worker, message)
+            case m.Artifact():
+                if self._holds(worker, message.token, message.job, message.index):
+                    await self._artifacts.take(message, frame)
+            case m.Bye():
+                session.said_bye = True
+            case m.Pong():
+                pass
+            case _:
+                raise MalformedMessage(f"a worker may not send {type(message).__name__}")
+
+    def _holds(self, worker: str, token: int, job: str, index: int) -> bool:
+        lease = self.engine.state.leases.get(token)
+        return lease is not None and lease.worker == worker and lease.job == job and lease.first <= index < lease.first + lease.count
+
+    def _status(self, worker: str, message: m.Status) -> None:
+        runtime = self.engine.runtimes.get(message.job)
+        if runtime is not None and self._holds(worker, message.token, message.job, message.index):
+            fraction = None if message.permille is None else message.permille / 1000
+            runtime.statuses.append({"fragment": message.index, "text": message.text, "fraction": fraction, "at": time.time()})
+
+    async def expel(self, worker: str) -> None:
+        """Close the channel of a worker that was removed."""
+        session = self.open.get(worker)
+        if session is not None:
+            await session.channel.aclose(refusal("worker-removed", "This worker was removed from the company."))
+
+    # ---- the engine's effects ----------------------------------------------------------------------------------------------
+    def send_run(self, effect: ev.SendRun, runtime: JobRuntime) -> None:
+        session = self.open.get(effect.worker)
+        if session is None:
+            return  # it left in this very step; WorkerGone is on its way and gives the lease back
+        if effect.job not in session.jobs_told:
+            session.jobs_told.add(effect.job)
+            params = runtime.row.params
+            message = m.JobIs(
+                effect.job, runtime.processor, int(runtime.time_limit_s * 1000), runtime.memory_bytes, "\n".join(runtime.requirements)
+            )
+            self._send(session, message, [params])
+        sizes, bodies, large = runtime.window.cut(effect.first, effect.count)
+        blobs = tuple((i - effect.first, f.size, f.digest) for i, f in sorted(large.items()))
+        run = m.Run(effect.token, effect.slot, effect.job, effect.first, effect.count, effect.attempt, blobs)
+        try:
+            session.channel.send_nowait(run, sizes, bodies)
+        except (trio.WouldBlock, Unavailable):
+            self._drop(session)
+
+    def send_cancel(self, worker: str, token: int, reason: str) -> None:
+        self._tell(worker, m.Cancel(token, reason))
+
+    def send_recall(self, worker: str, token: int) -> None:
+        self._tell(worker, m.Recall(token))
+
+    def send_stale(self, worker: str, token: int, reason: str) -> None:
+        self._tell(worker, m.Stale(token, reason[:64]))
+
+    def send_resumed(self, effect: ev.SendResumed) -> None:
+        self._tell(effect.worker, m.Resumed(effect.keep, effect.drop, HEARTBEAT_MS, int(time.time())))
+
+    def send_drain(self, worker: str, pause: bool | None) -> None:
+        self._tell(worker, m.Undrain() if pause is None else m.Drain(pause))
+
+    def send_ack(self, worker: str, token: int, first: int) -> None:
+        self._tell(worker, m.Ack(((token, first),)))
+
+    def send_job_over(self, job: str, reason: str) -> None:
+        for session in list(self.open.values()):
+            if job in session.jobs_told:
+                session.jobs_told.discard(job)
+                self._send(session, m.JobOver(job, reason), [])
+
+    def _tell(self, worker: str, message: Message) -> None:
+        session = self.open.get(worker)
+        if session is not None:
+            self._send(session, message, [])
+
+    def _send(self, session: Session, message: Message, items: list[bytes]) -> None:
+        sizes = np.array([len(i) for i in items], dtype="<u4")
+        try:
+            session.channel.send_nowait(message, sizes, items)
+        except (trio.WouldBlock, Unavailable):
+            self._drop(session)
+
+    def _drop(self, session: Session) -> None:
+        """The worker does not read what it is sent: treat it as gone; its reader task sees the closed channel and ends."""
+        trio.lowlevel.spawn_system_task(_close, session.channel.aclose)
+
+
+async def _close(aclose: Callable[[], Awaitable[None]]) -> None:
+    with trio.move_on_after(5):
+        await aclose()
+
+
+def machine_untrusted(frame: Frame) -> m.Machine:
+    """The Machine in item 0 of a Join or Resume. Raises only `MalformedMessage`."""
+    try:
+        array = msgpack.unpackb(bytes(frame.body[:8192]), use_list=True)
+    except Exception as error:  # noqa: BLE001 - msgpack raises a wide set; all of it is the sender's fault
+        raise MalformedMessage(f"machine cannot be decoded: {type(error).__name__}") from None
+    if type(array) is not list:
+        raise MalformedMessage("machine must be an array")
+    return m.Machine.parse_untrusted(array)

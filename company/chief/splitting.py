@@ -1,0 +1,121 @@
+"""Fragment path 2/9, in the service - one split task per live job, its window, and the check against earlier results (I/O)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+from sqlalchemy import Connection
+
+from company.chief import events as ev
+from company.chief.commit import Committer
+from company.chief.digests import SplitCheck, range_digest
+from company.chief.runtime import JobRuntime
+from company.chief.splitter import SplitError, SplitPlan, run_split
+from company.chief.store import artifacts, failures, outcomes
+from company.chief.window import WINDOW_BYTES, Large
+from company.sandbox.sandbox import Sandbox
+from p2p.base.errors import Action, Reason
+from p2p.base.frames import Sizes
+
+MIN_WINDOW_BYTES = 4 << 20
+Post = Callable[[ev.Event], None]
+_log = logging.getLogger("company.chief.split")
+
+
+class Splitting:
+    """Starts and stops split children. ``nursery``: lives as long as the chief."""
+
+    def __init__(self, sandbox: Sandbox, nursery: trio.Nursery) -> None:
+        self._sandbox = sandbox
+        self._nursery = nursery
+        self._running = 0
+
+    def start(self, runtime: JobRuntime, post: Post) -> None:
+        """Run split from its beginning."""
+        scope = trio.CancelScope()
+        runtime.split_scope = scope
+        self._nursery.start_soon(self._run, runtime, scope, post)
+
+    def stop(self, runtime: JobRuntime) -> None:
+        """Kill the child and forget the window."""
+        if runtime.split_scope is not None:
+            runtime.split_scope.cancel()
+            runtime.split_scope = None
+        runtime.window.clear()
+        runtime.make_room()
+
+    def drop_results(self, runtime: JobRuntime, committer: Committer) -> None:
+        """The job starts over: no result, failure or artifact of it may be used again."""
+        job = runtime.row.id
+        runtime.check = SplitCheck()
+
+        def forget(conn: Connection) -> None:
+            outcomes.delete(conn, job)
+            failures.delete(conn, job)
+            artifacts.delete(conn, job)
+
+        committer.add(ops=[forget])
+
+    async def _run(self, runtime: JobRuntime, scope: trio.CancelScope, post: Post) -> None:
+        job = runtime.row.id
+        plan = SplitPlan(
+            job=job, files=runtime.files, params=runtime.row.params, data=runtime.data, data_name=runtime.data_name,
+            memory_bytes=runtime.memory_bytes, spool=runtime.dirs.fragments,
+        )  # fmt: skip
+        self._running += 1
+        try:
+            with scope:
+
+                async def produced(
+                    first: int, sizes: Sizes, costs: list[float] | None, body: memoryview, large: dict[int, Large]
+                ) -> None:
+                    await self._take(runtime, post, first, sizes, costs, body, large)
+
+                def counted(total: int | None) -> None:
+                    if total is not None:
+                        post(ev.SplitCounted(job=job, total=total))
+
+                ended = await run_split(self._sandbox, plan, on_count=counted, on_fragments=produced)
+                if isinstance(ended, SplitError):
+                    post(ev.SplitFailed(job=job, reason=_reason(job, ended)))
+                elif not runtime.check.is_over:
+                    post(ev.SplitDiffers(job=job))  # fewer fragments than there are results
+                else:
+                    post(ev.SplitEnded(job=job, total=ended))
+        finally:
+            self._running -= 1
+            if runtime.split_scope is scope:
+                runtime.split_scope = None
+
+    async def _take(
+        self, runtime: JobRuntime, post: Post, first: int, sizes: Sizes, costs: list[float] | None, body: memoryview, large: dict[int, Large]
+    ) -> None:
+        job = runtime.row.id
+        window = runtime.window
+        window.add(first, sizes, body, large)
+        for a, n, digest in runtime.check.due(window.end):
+            window_sizes, bodies, spooled = window.cut(a, n)
+            if digest != range_digest(window_sizes, [*bodies, *(spooled[i].digest for i in sorted(spooled))]):
+                post(ev.SplitDiffers(job=job))
+                await trio.sleep_forever()  # the machine has cancelled this task's scope
+            window.release(a, n)
+        for index in runtime.dead_before:
+            if first <= index < first + len(sizes):
+                window.release(index, 1)
+        post(ev.SplitProduced(job=job, first=first, sizes=sizes, costs=costs))
+        limit = max(MIN_WINDOW_BYTES, WINDOW_BYTES // max(1, self._running))
+        while window.held_bytes > limit:
+            await runtime.room.wait()
+
+
+def _reason(job: str, error: SplitError) -> Reason:
+    last = error.traceback.strip().splitlines()[-1:] or [""]
+    text = f"split failed: {error.exc_type}: {error.message}" if error.exc_type else f"split failed: {error.message}"
+    return Reason(
+        "split-failed",
+        text[:1000],
+        {"cause": error.cause, "traceback": error.traceback[-8000:], "last_line": last[0][:400]},
+        (Action("see its output", f"company job logs {job}"), Action("run it here", "company run PKG DATA")),
+    )

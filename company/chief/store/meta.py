@@ -1,0 +1,40 @@
+"""Rows of `meta`: a few values that there is one of (I/O through the connection it is given)."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from company.chief.store import schema
+from p2p.base.errors import InvariantBroken
+
+BOOT = "boot"
+COMPANY = "company"  # the company id
+COUNTER_BITS = 40  # of a fencing token: leases of one run of the chief
+MAX_BOOT = (1 << (63 - COUNTER_BITS)) - 1  # a token stays a signed 64-bit integer
+RESTORE_SKIPS_BOOTS = 1024  # a backup's boot number is old; starts after it was made must not be counted again
+
+
+def first_token(boot: int) -> int:
+    """The first fencing token of a start: larger than every token of the starts before it."""
+    if not 1 <= boot <= MAX_BOOT:
+        raise InvariantBroken(f"boot number must be 1..{MAX_BOOT}, got {boot}")
+    return boot << COUNTER_BITS | 1
+
+
+def get(conn: Connection, key: str) -> bytes | None:
+    """The value of ``key``, or None."""
+    value: bytes | None = conn.execute(select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar()
+    return value
+
+
+def put(conn: Connection, key: str, value: bytes) -> None:
+    """Set ``key``."""
+    conn.execute(schema.meta.delete().where(schema.meta.c.key == key))
+    conn.execute(schema.meta.insert().values(key=key, value=value))
+
+
+def count_boot(conn: Connection, steps: int = 1) -> int:
+    """Add ``steps`` to the boot number and return it."""
+    boot = int(get(conn, BOOT) or b"0") + steps
+    put(conn, BOOT, str(boot).encode())
+    return boot

@@ -1,0 +1,1 @@
+"""Schema revisions, oldest first; `company.chief.store.schema.REVISIONS` lists them."""

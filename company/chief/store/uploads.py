@@ -1,0 +1,42 @@
+"""Rows of `upload`: how far each resumable upload has come (I/O through the connection it is given)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from company.chief.store import schema
+from company.chief.store.rows import Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadRow:
+    """One upload. ``offset``: bytes that are on disk and verified; ``meta``: the client's words, as JSON."""
+
+    id: str
+    principal: str
+    meta: bytes
+    length: int | None
+    offset: int = 0
+    created: float
+    expires: float
+
+
+_rows = Rows(schema.upload, UploadRow)
+_t = schema.upload.c
+
+
+def save(conn: Connection, row: UploadRow) -> None:
+    """Add or overwrite an upload."""
+    _rows.save(conn, [row])
+
+
+def load_all(conn: Connection) -> tuple[UploadRow, ...]:
+    """Every upload, oldest first."""
+    return _rows.load(conn, order_by=(_t.created, _t.id))
+
+
+def delete(conn: Connection, upload_id: str) -> bool:
+    """Forget an upload."""
+    return _rows.delete(conn, _t.id == upload_id) > 0

@@ -1,0 +1,17 @@
+"""company demo: a chief, two workers and two jobs on real data, then all of it gone (I/O)."""
+
+from __future__ import annotations
+
+import click
+
+from company.cli.framework import Command, Session, pass_session
+
+
+@click.command(cls=Command, needs_chief=False)
+@pass_session
+def demo(session: Session) -> int | None:
+    """Try everything in a temporary home: start a chief and two workers, run two jobs, print the results, clean up."""
+    from company.demo import main
+
+    result = main()
+    return result if isinstance(result, int) else None

@@ -1,0 +1,49 @@
+"""company status: one screen (I/O)."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from company.cli.framework import Command, Session, pass_session
+from company.cli.job_view import headline, waiting_lines
+from company.cli.output import ago, print_json, reason_lines, safe, say, size
+
+
+@click.command(cls=Command)
+@pass_session
+def status(session: Session) -> None:
+    """Show the company: addresses, workers, jobs, and what needs you."""
+    client = session.client()
+    view = client.company()
+    running = [job for state in ("running", "splitting", "merging", "queued") for job in client.jobs(state=state, limit=5)["items"]]
+    if session.as_json:
+        print_json("status/1", view | {"running": running})
+        return
+    say(f"{safe(view['name'])}  {safe(view['id'])}")
+    for name, value in (
+        ("version", f"{view['version']} on Python {view['python']}, started {ago(view.get('started'), time.time())}"),
+        ("web page", f"{client.transport.address.url}   (company open)"),
+        ("workers", f"connect to {view['rpc']}"),
+        ("network", view.get("dht") or "off"),
+        ("home", f"{safe(view['home'])}, {size(view.get('disk_free_bytes'))} free"),
+        ("isolation", view.get("isolation") or "unknown"),
+        ("slots", f"{view.get('slots_busy', 0)} of {view.get('slots', 0)} busy, workers: {counts_text(view.get('workers') or {})}"),
+        ("jobs", counts_text(view.get("jobs") or {})),
+    ):
+        say(f"  {name:<10}{value}")
+    for job in running:
+        say("  " + headline(job))
+        for line in waiting_lines(job):
+            say("  " + line)
+    needs = view.get("needs_you") or []
+    for reason in needs:
+        say("\n".join(reason_lines(reason, "! ")))
+    if not view.get("slots"):
+        say("  No worker yet. Next: company token create --role worker")
+
+
+def counts_text(counts: dict[str, int]) -> str:
+    """``2 idle, 1 busy``, or ``none``."""
+    return ", ".join(f"{number} {state}" for state, number in sorted(counts.items()) if number) or "none"

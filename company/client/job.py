@@ -1,0 +1,282 @@
+"""One job as its owner holds it: wait, ask why, read, fetch (I/O through `Transport`).
+
+Holding one costs nothing and loses nothing: the job lives at the chief, and ``client.job(id)`` finds it again from any process.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from company.client.transport import path_of
+from company.errors import FragmentsFailed, IntegrityError, JobCancelled, JobFailed, WaitTimedOut
+
+if TYPE_CHECKING:
+    from company.client.client import Client
+
+ENDED = ("done", "failed", "cancelled")
+MAX_LOG_LINES = 100_000
+MAX_RESULT_BYTES = 1 << 32
+POLL_S = 25.0  # one long poll
+FOLLOW_TIMEOUT_S = 3600.0
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentResult:
+    """What one fragment has given."""
+
+    index: int
+    value: Any
+
+
+class Job:
+    """A job of a chief. ``view`` is what was last seen of it."""
+
+    def __init__(self, client: Client, view: Mapping[str, Any]) -> None:
+        self._client = client
+        self.view: dict[str, Any] = dict(view)
+
+    @property
+    def id(self) -> str:
+        """The full id."""
+        return str(self.view["id"])
+
+    @property
+    def state(self) -> str:
+        """The state last seen."""
+        return str(self.view["state"])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the state last seen is a final one."""
+        return self.state in ENDED
+
+    def __repr__(self) -> str:
+        counts = self.view.get("fragments") or {}
+        return f"<Job {self.id} {self.view.get('name', '')} {self.state}, {counts.get('done', 0)} fragments done>"
+
+    def status(self, *, wait_s: float = 0.0) -> dict[str, Any]:
+        """The job's view of now; with ``wait_s`` the call returns when the job ended or that time is over."""
+        query = {"wait": min(60, math.ceil(wait_s))} if wait_s > 0 else None
+        self.view = self._client.transport.json("GET", path_of("jobs", self.id), query=query, timeout_s=30.0 + wait_s)
+        return self.view
+
+    def wait(self, timeout_s: float | None = None, *, check: bool = False) -> Job:
+        """Return when the job has ended. Raises `WaitTimedOut`; with ``check`` also what `raise_for_state` raises."""
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left = POLL_S if end is None else min(POLL_S, max(0.0, end - time.monotonic()))
+            self.status(wait_s=left)
+            if self.is_over:
+                break
+            if end is not None and time.monotonic() >= end:
+                text = f"{self.id} is still {self.state} after {timeout_s:g} s"
+                raise WaitTimedOut("wait-timed-out", text, hint=f"it goes on: company job watch {self.id}", job=self.id)
+        if check:
+            self.raise_for_state()
+        return self
+
+    def raise_for_state(self) -> None:
+        """Raise `JobFailed`, `JobCancelled` or `FragmentsFailed` unless the job is whole."""
+        reason = self.view.get("reason") or {}
+        if self.state == "failed":
+            text = str(reason.get("text") or f"{self.id} failed")
+            raise JobFailed("job-failed", text, hint=f"company job failures {self.id}", job=self.id, groups=self.errors())
+        if self.state == "cancelled":
+            raise JobCancelled("job-cancelled", f"{self.id} was cancelled", job=self.id)
+        failed = int((self.view.get("fragments") or {}).get("failed", 0))
+        if self.state == "done" and failed:
+            text = f"{failed} fragments of {self.id} failed"
+            raise FragmentsFailed("fragments-failed", text, hint=f"company job failures {self.id}", job=self.id)
+
+    def explain(self, fragment: int | None = None) -> list[dict[str, Any]]:
+        """Why it waits, runs or failed: reasons with code, text, facts, actions."""
+        return self._client.explain(self.id if fragment is None else f"{self.id}/{fragment}")
+
+    def failures(self, *, limit: int = 1000, offset: int = 0) -> dict[str, Any]:
+        """The fragments that failed at least once: items, total, returned, truncated."""
+        found = self._client.transport.json("GET", path_of("jobs", self.id, "failures"), query={"limit": limit, "offset": offset})
+        return dict(found)
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Failures in groups of the same cause, exception and message, the largest first."""
+        return group_failures(self.failures()["items"])
+
+    def logs(self, *, fragment: int | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
+        """What its modules printed and its story, line by line; ``follow`` goes on until the job has ended."""
+        query = {"fragment": fragment, "follow": "1" if follow else None, "limit": None if follow else MAX_LOG_LINES}
+        return self._client.transport.lines(path_of("jobs", self.id, "logs"), query=query, timeout_s=FOLLOW_TIMEOUT_S)
+
+    def as_completed(self, *, poll_s: float = 1.0) -> Iterator[FragmentResult]:
+        """Results while the job runs, each once, as they come; ends with the job."""
+        seen: set[int] = set()  # beyond ``first_missing``
+        first_missing = 0
+        while True:
+            was_over = self.is_over
+            for result in self.results(start=first_missing):
+                if result.index >= first_missing and result.index not in seen:
+                    seen.add(result.index)
+                    yield result
+            while first_missing in seen:
+                seen.remove(first_missing)
+                first_missing += 1
+            if was_over:
+                return
+            self.status(wait_s=poll_s)
+
+    def results(self, *, start: int = 0) -> Iterator[FragmentResult]:
+        """The results that are there now, in the order of their fragments, from ``start`` on."""
+        from p2p.base.codec import decode_value_untrusted
+        from p2p.base.frames import FrameParser
+
+        parser = FrameParser(max_body=MAX_RESULT_BYTES)
+        query = {"raw": 1, "start": start}
+        with self._client.transport.stream(path_of("jobs", self.id, "results"), query=query, timeout_s=FOLLOW_TIMEOUT_S) as response:
+            while data := response.read1(1 << 20):
+                for frame in parser.feed_untrusted(data):
+                    if type(frame.header[0]) is not int or len(frame.sizes) != 1:
+                        raise IntegrityError("bad-result", "a partial result cannot be read")
+                    yield FragmentResult(frame.header[0], decode_value_untrusted(frame.body))
+        if not parser.is_idle:
+            raise IntegrityError("bad-result", "the partial results end in the middle of one")
+
+    def result_lines(self, *, start: int = 0) -> Iterator[dict[str, Any]]:
+        """The results that are there now as JSON for people: ``{"fragment", "value"}``, or ``omitted`` with why."""
+        return self._client.transport.lines(path_of("jobs", self.id, "results"), query={"start": start}, timeout_s=FOLLOW_TIMEOUT_S)
+
+    def result(self, fragment: int) -> Any:
+        """The value that one fragment gave."""
+        from p2p.base.codec import decode_value_untrusted
+
+        answer = self._client.transport.request("GET", path_of("jobs", self.id, "fragments", fragment, "result"))
+        return decode_value_untrusted(answer.body)
+
+    def fragment_input(self, fragment: int) -> bytes:
+        """The codec bytes that ``process`` got; kept for fragments that failed."""
+        return self._client.transport.request("GET", path_of("jobs", self.id, "fragments", fragment, "input")).body
+
+    def heatmap(self, cells: int = 4096) -> dict[str, Any]:
+        """States of all fragments as runs: ``{"cells": [[state, run length], …], "per_cell": k, "total": n}``."""
+        return dict(self._client.transport.json("GET", path_of("jobs", self.id, "heatmap"), query={"cells": cells}))
+
+    def artifacts(self) -> list[dict[str, Any]]:
+        """Files that fragments left with ``task.artifact``."""
+        found = self._client.transport.json("GET", path_of("jobs", self.id, "artifacts"))
+        return list(found["items"] if isinstance(found, dict) else found)
+
+    def artifact_path(self, fragment: int, name: str) -> str:
+        """Where one artifact is served."""
+        return path_of("jobs", self.id, "artifacts", fragment) + "/" + quote(name, safe="")
+
+    def download(
+        self, target: Path | str = ".", *, unpack: bool = True, verify: bool = True, progress: Progress | None = None
+    ) -> list[Path]:
+        """Fetch the final result into the directory ``target`` and return the files.
+
+        Goes on where an earlier call stopped. A stored zip is unpacked unless ``unpack`` is false. Raises `IntegrityError` when the
+        bytes are not the promised ones.
+        """
+        from company.client.download import download, unpack_untrusted
+
+        folder = Path(target)
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{self.id}.part"
+        got = download(self._client.transport, "/final-result", {"job": self.id}, part, verify=verify, progress=progress)
+        recorded = self.view.get("result_digest")
+        if verify and recorded and recorded != got.digest:
+            part.unlink()
+            raise IntegrityError("digest-mismatch", f"received {got.digest}, the job's record says {recorded}", hint="download again")
+        name = got.name or str(self.view.get("result_name") or f"{self.id}.result")
+        if unpack and ("zip" in got.media_type or name.endswith(".zip")) and _is_bundle(part, self.view):
+            written = unpack_untrusted(part, folder)
+            part.unlink()
+            return written
+        final = folder / Path(name).name
+        part.replace(final)
+        return [final]
+
+    def retry(self, *, fragments: list[int] | None = None, merge: bool = False) -> Job:
+        """Try the failed fragments again (or those named, or only the merge)."""
+        if merge:
+            return self._change("retry", {"merge": True})
+        return self._change("retry", {"fragments": fragments} if fragments is not None else {"failed": True})
+
+    def pause(self) -> Job:
+        """Give out no more of its fragments."""
+        return self._change("pause", {})
+
+    def resume(self) -> Job:
+        """Go on after a pause."""
+        return self._change("resume", {})
+
+    def cancel(self) -> Job:
+        """Kill what runs and end the job."""
+        return self._change("cancel", {})
+
+    def edit(self, **changes: Any) -> Job:
+        """Change priority, max_fails, time_limit_s or memory_bytes."""
+        found = self._client.transport.json("PATCH", path_of("jobs", self.id), changes)
+        self.view = dict(found)
+        return self
+
+    def remove(self) -> None:
+        """Forget the job and its files."""
+        self._client.transport.request("DELETE", path_of("jobs", self.id))
+
+    def reproduce(self, fragment: int, *, sandbox: bool = True) -> Any:
+        """Run ``process`` for one fragment here, with the same package and input; returns its value or raises what it raised."""
+        from company.client.reproduce import fetch, run_in_process, run_in_sandbox
+
+        with tempfile.TemporaryDirectory(prefix="company-reproduce-") as folder:
+            case = fetch(self._client, self, fragment, Path(folder))
+            return run_in_sandbox(case) if sandbox else run_in_process(case)
+
+    def _change(self, action: str, args: Mapping[str, Any]) -> Job:
+        found = self._client.transport.json("POST", path_of("jobs", self.id, action), dict(args))
+        if isinstance(found, dict) and "state" in found:
+            self.view = found
+        return self
+
+
+def group_failures(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Failures in groups of the same cause, exception and place, the largest first."""
+    groups: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for item in items:
+        place = _last_place(str(item.get("traceback", "")))
+        key = (str(item.get("cause", "")), str(item.get("exc_type", "")), place or str(item.get("message", "")))
+        empty = {"cause": key[0], "exc_type": key[1], "place": place, "message": item.get("message", ""), "count": 0}
+        group = groups.setdefault(key, empty | {"fragments": [], "first": item})
+        group["count"] += 1
+        if len(group["fragments"]) < 20:
+            group["fragments"].append(item.get("fragment"))
+    return sorted(groups.values(), key=lambda g: (-int(g["count"]), str(g["exc_type"]), str(g["message"])))
+
+
+def _last_place(traceback: str) -> str:
+    """``processor/main.py:14`` of the innermost frame, empty when there is none."""
+    for line in reversed(traceback.splitlines()):
+        stripped = line.strip()
+        if stripped.startswith('File "'):
+            name, _, rest = stripped[6:].partition('", line ')
+            number = rest.partition(",")[0]
+            return f"{'/'.join(name.split('/')[-2:])}:{number}"
+    return ""
+
+
+def _is_bundle(path: Path, view: Mapping[str, Any]) -> bool:
+    """Whether a zip is the chief's bundle of several files, not a single output file that happens to be a zip."""
+    import zipfile
+
+    name = str(view.get("result_name") or "")
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as bundle:
+        names = bundle.namelist()
+    return "result.json" in names or not name or name == "result.zip"

@@ -1,0 +1,329 @@
+"""Every message between a chief and its workers, with its bounds (pure). docs/protocol.md is generated from here.
+
+One frame a message: the header is `Message.as_array()`, the byte strings are said in each docstring. Times are
+milliseconds or microseconds as the name says; ``job`` is the job's id as text; tokens are fencing tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from p2p.base.schema import U16, U32, U64, Digest, Key, Length, Line, Message, Range, Signature, Text, Word, registry
+from p2p.net.hello import PROTOCOL as PROTOCOL
+from p2p.net.hello import Challenge as Challenge
+from p2p.net.hello import Hello as Hello
+from p2p.net.hello import Nonce as Nonce
+from p2p.net.hello import Prove as Prove
+from p2p.net.hello import Refused as Refused
+from p2p.net.hello import Welcome as Welcome
+
+Flag = bool
+Count = Annotated[int, Range(0, 1 << 20, "fragments")]
+JobId = Annotated[str, Length(1, 40)]
+Name = Annotated[str, Length(1, 100)]
+Blob = tuple[U32, Annotated[int, Range(0, 2**32 - 1, "bytes")], Digest]  # (offset in this batch, size, BLAKE2b-256)
+Blobs = Annotated[tuple[Blob, ...], Length(0, 256)]
+
+
+# ---- joining ----------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Machine(Message, code=9):
+    """What a worker's machine offers; part of Join and Resume."""
+
+    name: Name
+    slots: Annotated[int, Range(1, 1024, "slots")]
+    cores: Annotated[int, Range(1, 4096, "cores")]
+    memory_bytes: U64
+    python: Word
+    platform: Word
+    isolation: Word
+    requirements_allowed: bool
+    http: Annotated[str, Length(0, 200)] | None
+    rpc: Annotated[str, Length(0, 200)] | None
+    version: Word
+
+
+@dataclass(frozen=True, slots=True)
+class Join(Message, code=10):
+    """Ask to become a worker; the machine follows in the same frame as item 0 (msgpack array of Machine)."""
+
+    token_id: Word
+    secret: Annotated[bytes, Length(16, 64)]
+    via: Annotated[str, Length(0, 100)] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Joined(Message, code=11):
+    """Join accepted; supervisor: the chief's company id."""
+
+    worker: Word
+    supervisor: Word
+    heartbeat_ms: U32
+    server_time: U64
+
+
+Held = tuple[U64, JobId, U64, Count, Word]  # token, job, first, count, "running" | "done" | "queued"
+
+
+@dataclass(frozen=True, slots=True)
+class Resume(Message, code=12):
+    """A known worker is back; item 0: msgpack array of Machine."""
+
+    worker: Word
+    held: Annotated[tuple[Held, ...], Length(0, 4096)]
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Message, code=13):
+    """Which of the held leases still count."""
+
+    keep: Annotated[tuple[U64, ...], Length(0, 4096)]
+    drop: Annotated[tuple[tuple[U64, Word], ...], Length(0, 4096)]
+    heartbeat_ms: U32
+    server_time: U64
+
+
+# ---- jobs and packages --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class JobIs(Message, code=20):
+    """What a worker must know of a job before its first Run. Item 0: params (codec)."""
+
+    job: JobId
+    processor: Digest
+    time_limit_ms: U64
+    memory_bytes: U64
+    requirements: Annotated[str, Length(0, 4096)]
+
+
+@dataclass(frozen=True, slots=True)
+class JobOver(Message, code=21):
+    """The job ended or was cancelled: kill what runs of it, forget it."""
+
+    job: JobId
+    reason: Word
+
+
+@dataclass(frozen=True, slots=True)
+class NeedProcessor(Message, code=22):
+    """Worker to chief: send me this processor."""
+
+    processor: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorIs(Message, code=23):
+    """Item 0: the processor archive (zip, at most 16 MiB). The signature is over the envelope of the package manifest."""
+
+    processor: Digest
+    package: Digest
+    name: Annotated[str, Length(0, 100)]
+    signed_for: Annotated[str, Length(0, 100)]
+    signer: Key
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class JobBlocked(Message, code=24):
+    """Worker to chief: I cannot run this job (package refused, requirement missing …)."""
+
+    job: JobId
+    code_word: Word
+    text: Line
+
+
+# ---- the fragment path --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Run(Message, code=30):
+    """Lock ``slot`` for one batch. Items: the fragments (codec); those in ``blobs`` are empty and fetched by BlobGet."""
+
+    token: U64
+    slot: U16
+    job: JobId
+    first: U64
+    count: Count
+    attempt: U16
+    blobs: Blobs
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Message, code=31):
+    """Results of part or all of a batch. Items: status u8[count], duration_us u32[count], logs, then ``count`` results.
+
+    status 0 = ok, 1 = raised (the item is then codec({"type","message","traceback","preview"})). ``last``: the lease is over.
+    """
+
+    token: U64
+    job: JobId
+    first: U64
+    count: Count
+    last: Flag
+    run_us: U64
+    cpu_us: U64
+    peak_bytes: U64
+    log_dropped: U64
+    blobs: Blobs
+    input_digest: Annotated[bytes, Length(0, 16)] = b""  # xxh3-128 over the sizes (u32le) and bytes of these fragments as they came
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Message, code=32):
+    """The child died or was killed while at ``index``; the lease is over. Items: log tail, input preview.
+
+    cause: crashed, exited, time-limit, memory-limit, disk-limit, output-flood, load-failed, sandbox-failed, cancelled
+    """
+
+    token: U64
+    job: JobId
+    index: U64
+    cause: Word
+    exc_type: Line
+    message: Line
+    traceback: Text
+    signal: U16
+    exit_code: U16
+
+
+@dataclass(frozen=True, slots=True)
+class Ack(Message, code=33):
+    """These outcomes are on disk: (token, first). The worker may forget them."""
+
+    parts: Annotated[tuple[tuple[U64, U64], ...], Length(0, 4096)]
+
+
+@dataclass(frozen=True, slots=True)
+class Stale(Message, code=34):
+    """This token holds no lease; its results were refused."""
+
+    token: U64
+    reason: Word
+
+
+@dataclass(frozen=True, slots=True)
+class Recall(Message, code=35):
+    """Give a batch back if it has not begun."""
+
+    token: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled(Message, code=36):
+    """The answer to Recall: whether the batch was still untouched."""
+
+    token: U64
+    given_back: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel(Message, code=37):
+    """Kill this batch now, whether running or queued; no answer is wanted."""
+
+    token: U64
+    reason: Word
+
+
+@dataclass(frozen=True, slots=True)
+class SlotState(Message, code=38):
+    """What a slot is doing, for the pages: idle, starting, busy, paused, broken."""
+
+    slot: U16
+    state: Word
+    reason: Line
+
+
+@dataclass(frozen=True, slots=True)
+class Status(Message, code=39):
+    """task.status(...) of a fragment, at most 2 a second per slot. permille: 0..1000 or nil."""
+
+    token: U64
+    job: JobId
+    index: U64
+    text: Line
+    permille: Annotated[int, Range(0, 1000)] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact(Message, code=40):
+    """One piece of task.artifact(...). Item 0: the next bytes, at most 1 MiB."""
+
+    token: U64
+    job: JobId
+    index: U64
+    name: Annotated[str, Length(1, 200)]
+    offset: U64
+    last: bool
+
+
+# ---- living together -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Ping(Message, code=50):
+    """Heartbeat; ``at``: the sender's monotonic microseconds, returned in Pong."""
+
+    at: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Pong(Message, code=51):
+    """The answer to Ping."""
+
+    at: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Drain(Message, code=52):
+    """Chief to worker: finish what you hold, then leave. ``pause``: keep the channel and wait for Undrain."""
+
+    pause: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Undrain(Message, code=53):
+    """Take work again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bye(Message, code=54):
+    """The last message of a side that leaves on purpose."""
+
+    reason: Word
+
+
+# ---- bulk connection (purpose "bulk"): one request at a time ----------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class BlobGet(Message, code=60):
+    """Ask for the bytes of a fragment too large to inline."""
+
+    token: U64
+    job: JobId
+    index: U64
+
+
+@dataclass(frozen=True, slots=True)
+class BlobPart(Message, code=61):
+    """Item 0: at most 1 MiB. Sent by either side of a bulk connection until ``last``."""
+
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BlobPut(Message, code=62):
+    """Announce the bytes of a result too large to inline; BlobParts follow, then BlobKept comes back."""
+
+    token: U64
+    job: JobId
+    index: U64
+    size: Annotated[int, Range(0, 2**32 - 1, "bytes")]
+
+
+@dataclass(frozen=True, slots=True)
+class BlobKept(Message, code=63):
+    """The result is spooled; the Outcome names it by this digest."""
+
+    digest: Digest
+
+
+MESSAGES = registry(
+    Hello, Challenge, Prove, Welcome, Refused, Machine, Join, Joined, Resume, Resumed, JobIs, JobOver, NeedProcessor, ProcessorIs,
+    JobBlocked, Run, Outcome, Failed, Ack, Stale, Recall, Recalled, Cancel, SlotState, Status, Artifact, Ping, Pong, Drain, Undrain,
+    Bye, BlobGet, BlobPart, BlobPut, BlobKept,
+)  # fmt: skip

@@ -1,0 +1,278 @@
+"""Fragment path 6/8, the daemon's side - one sandboxed child: send, receive, watch, kill, reap (I/O).
+
+Whatever a child does, its owner sees one of three things: a frame, `ChildFailed` (the module raised where nothing is left
+to do) or `ChildDied` with a verdict. What it says is parsed with bounds; nonsense on the pipe kills it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trio
+
+from company.sandbox import wire
+from company.sandbox.page import Page, read_log, read_page
+from company.sandbox.page_slots import STAGE_NONE
+from company.sandbox.profile import Profile
+from company.sandbox.verdict import Killed, Verdict, judge
+from p2p.base.codec import encode_value
+from p2p.base.errors import MalformedMessage
+from p2p.base.frames import NO_SIZES, Frame, FrameParser, Sizes, encode_frame
+
+READ_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
+DEATH_GRACE_S = 2.0
+START_GRACE_S = 1.0
+POLL_S, POLL_MAX_S = 0.1, 1.0  # how often a page is read; rarely where the limit is minutes, to let an idle machine sleep
+TAIL_BYTES = 8192
+_NO_PARAMS = encode_value({})
+
+
+class ChildDied(Exception):
+    """The child is no more; ``verdict`` says why."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.text)
+        self.verdict = verdict
+
+
+class ChildFailed(Exception):
+    """The module raised outside a fragment: at import, in split, count or merge."""
+
+    def __init__(self, where: str, type: str, message: str, traceback: str) -> None:
+        super().__init__(f"{where}: {type}: {message}")
+        self.where = where
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What READY said."""
+
+    functions: tuple[str, ...]
+    python: str
+
+
+class Child:
+    """One child. `receive` has one caller at a time, `send` too; `kill` may come from anywhere."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], *, to_child: int, from_child: int, page_fd: int, log_fd: int, profile: Profile,
+        reachable: Mapping[str, str], cleanup: Path | None = None,
+    ) -> None:  # fmt: skip
+        self._process = process
+        self._pidfd = os.pidfd_open(process.pid)
+        self._to_child = trio.lowlevel.FdStream(to_child)
+        self._from_child = trio.lowlevel.FdStream(from_child)
+        self._page_fd = page_fd
+        self._log_fd = log_fd
+        self._parser = FrameParser()
+        self._frames: deque[Frame] = deque()
+        self._killed: Killed | None = None
+        self._verdict: Verdict | None = None
+        self._is_closed = False
+        self._reachable = reachable
+        self._cleanup = cleanup
+        self.profile = profile
+
+    @property
+    def pid(self) -> int:
+        """Of the outermost process; all below die with it."""
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet, as far as anyone has looked."""
+        return not self._is_closed and self._verdict is None and self._process.poll() is None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Why it died, once that is known."""
+        return self._verdict
+
+    async def load(self, *, role: str, params: bytes = _NO_PARAMS, files: Mapping[str, bytes], options: Mapping[str, Any]) -> Ready:
+        """Hand over the package and wait until it is imported. Raises `ChildFailed`, `ChildDied`."""
+        items = [params]
+        for path, content in files.items():
+            items += [path.encode(), content]
+        sizes = np.fromiter(map(len, items), dtype="<u4", count=len(items))
+        translated = {k: self._inside(v) if k in ("data", "output") else v for k, v in options.items()}
+        if role == "merge":
+            translated.setdefault("output", self._inside("/output"))
+        await self.send([wire.LOAD, role, translated], sizes, b"".join(items))
+        header = (await self.receive()).header
+        if header[0] != wire.READY or len(header) != 3 or type(header[1]) is not list:
+            raise ChildDied(await self._condemn("garbage-on-pipe", "the child answered its package with something else"))
+        return Ready(tuple(str(name)[:64] for name in header[1][:16]), str(header[2])[:200])
+
+    async def send(self, header: list[Any], sizes: Sizes = NO_SIZES, body: bytes | memoryview = b"") -> None:
+        """Send one frame; waits while the child does not read. Raises `ChildDied`."""
+        head, tail = encode_frame(header, sizes, body)
+        try:
+            if len(tail) <= 1 << 16:
+                await self._to_child.send_all(head + bytes(tail))
+            else:
+                await self._to_child.send_all(head)
+                await self._to_child.send_all(tail)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise ChildDied(await self._death()) from None
+
+    async def send_chunk(self, blob: int, data: bytes | memoryview, *, last: bool) -> None:
+        """Send the next bytes of large item ``blob`` of the message that follows."""
+        await self.send([wire.CHUNK, blob, last], np.array([len(data)], dtype="<u4"), data)
+
+    async def send_blob(self, blob: int, data: bytes | memoryview) -> None:
+        """Send a whole large item."""
+        view = memoryview(data)
+        for start in range(0, max(1, len(view)), CHUNK_BYTES):
+            await self.send_chunk(blob, view[start : start + CHUNK_BYTES], last=start + CHUNK_BYTES >= len(view))
+
+    async def receive(self) -> Frame:
+        """The next frame. Raises `ChildFailed` for FAILED, `ChildDied` at the end."""
+        while not self._frames:
+            try:
+                data = await self._from_child.receive_some(READ_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            if not data:
+                raise ChildDied(await self._death())
+            try:
+                self._frames.extend(self._parser.feed_untrusted(data))
+            except MalformedMessage as error:
+                raise ChildDied(await self._condemn("garbage-on-pipe", f"the child sent nonsense: {error.text}")) from None
+        frame = self._frames.popleft()
+        if frame.header[0] == wire.FAILED:
+            raise _failed_untrusted(frame.header)
+        return frame
+
+    def page(self) -> Page:
+        """Where it stands."""
+        return read_page(self._page_fd)
+
+    def log_tail(self, max_bytes: int = TAIL_BYTES) -> bytes:
+        """The last bytes that the current fragment printed."""
+        return read_log(self._log_fd, self.page(), max_bytes)
+
+    def kill(self, cause: str, text: str) -> None:
+        """End it now; the verdict will name ``cause``. The first reason stays."""
+        if self._killed is None and self._verdict is None and self._process.poll() is None:
+            self._killed = Killed(cause, text)
+        if self._verdict is None and not self._is_closed and self.page().stage == STAGE_NONE:
+            # bwrap's inner half asks for its death signal late; until then it would wait for its dead outer half for ever
+            for pid in _children_of(self._process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self._process.kill()  # does nothing when it has been reaped
+
+    async def wait(self) -> Verdict:
+        """Wait until it is dead and reaped."""
+        if self._verdict is None:
+            while self._process.poll() is None:
+                await trio.lowlevel.wait_readable(self._pidfd)
+            page = self.page()
+            self._verdict = judge(
+                returncode=self._process.returncode, page=page, log_tail=read_log(self._log_fd, page, TAIL_BYTES),
+                killed=self._killed, memory_bytes=self.profile.memory_bytes,
+            )  # fmt: skip
+        return self._verdict
+
+    async def watch(self, *, time_limit_s: float | None) -> None:
+        """Kill it when user code stands at one place longer than ``time_limit_s`` or fills the output folder; until cancelled or dead."""
+        interval_s = POLL_S if time_limit_s is None else min(POLL_MAX_S, max(POLL_S, time_limit_s / 20))
+        if time_limit_s is None and self.profile.output is None:
+            await self.wait()
+        while self.is_alive:
+            await trio.sleep(interval_s)
+            page = self.page()
+            if time_limit_s is not None and page.in_user and page.started_s_ago > time_limit_s:
+                self.kill("time-limit", _too_long(self.profile.role, page.index, time_limit_s))
+            if self.profile.output is not None:
+                used = await trio.to_thread.run_sync(used_bytes, self.profile.output)
+                if used > self.profile.output_max_bytes:
+                    limit = self.profile.output_max_bytes
+                    self.kill("disk-limit", f"the output folder grew past {limit:,} bytes (it had {used:,})")
+
+    async def aclose(self) -> None:
+        """Kill it if it lives, reap it, give back what it held. Idempotent."""
+        if self._is_closed:
+            return
+        with trio.CancelScope(shield=True):
+            if self.is_alive and self.page().stage == STAGE_NONE:
+                # Half started: it ends by itself at the end of its pipe, and tidier than by a kill between two forks.
+                await self._to_child.aclose()
+                with trio.move_on_after(START_GRACE_S):
+                    await self.wait()
+            self.kill("cancelled", "it was no longer wanted")
+            await self.wait()
+            await self._to_child.aclose()
+            await self._from_child.aclose()
+        self._is_closed = True
+        for fd in (self._page_fd, self._log_fd, self._pidfd):
+            os.close(fd)
+        if self._cleanup is not None:
+            shutil.rmtree(self._cleanup, ignore_errors=True)
+
+    def _inside(self, path: Any) -> Any:
+        """Where the child finds ``path``; the same, but for a rung without mounts."""
+        text = str(path)
+        for inside, real in self._reachable.items():
+            if text == inside or text.startswith(inside + "/"):
+                return real + text[len(inside) :]
+        return text
+
+    async def _condemn(self, cause: str, text: str) -> Verdict:
+        self.kill(cause, text)
+        return await self.wait()
+
+    async def _death(self) -> Verdict:
+        """The pipe has ended: wait for the process, which should follow at once."""
+        with trio.move_on_after(DEATH_GRACE_S):
+            return await self.wait()
+        return await self._condemn("garbage-on-pipe", "the child closed its pipe and lived on")
+
+
+def _too_long(role: str, index: int, limit_s: float) -> str:
+    if role == "split":
+        return f"split made no further fragment for {limit_s:g} s, after {index:,}"
+    if role == "merge":
+        return f"merge made no progress for {limit_s:g} s, after {index:,} results"
+    return f"fragment {index} ran longer than {limit_s:g} s"
+
+
+def _children_of(pid: int) -> list[int]:
+    try:
+        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    below = [int(word) for word in words]
+    return [*(grandchild for child in below for grandchild in _children_of(child)), *below]
+
+
+def used_bytes(folder: Path) -> int:
+    """What a folder takes on disk, without following links."""
+    total = 0
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+            except OSError:  # gone meanwhile
+                continue
+    return total
+
+
+def _failed_untrusted(header: list[Any]) -> ChildFailed:
+    words = [str(word)[:limit] for word, limit in zip(header[1:], (16, 200, 2000, 16 << 10), strict=False)]
+    words += [""] * (4 - len(words))
+    return ChildFailed(*words)

@@ -1,0 +1,82 @@
+"""Frames on the child's two pipes, with the standard library alone (I/O).
+
+The same layout as `p2p.base.frames`, which needs numpy; here the sender is the daemon and is trusted.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from _thread import RLock
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+
+from company.sandbox import wire
+
+_PREAMBLE = struct.Struct("<IIQ")
+_READ_BYTES = 256 << 10
+CHUNK_BYTES = 1 << 20
+
+
+class Pipe:
+    """Reads the daemon's frames, writes ours. Writing is safe from several threads."""
+
+    def __init__(self, fd_in: int, fd_out: int) -> None:
+        self._reader = open(fd_in, "rb", buffering=_READ_BYTES, closefd=False)  # noqa: SIM115 - held until the process ends
+        self._fd_out = fd_out
+        self.lock = RLock()  # held across a CHUNK run and the message that names its blobs
+        self._blobs: dict[int, bytearray] = {}
+
+    def read(self) -> tuple[list[Any], array[int], memoryview] | None:
+        """The next frame (header, sizes, body) that is not a CHUNK, or None when the daemon is gone."""
+        while True:
+            preamble = self._reader.read(_PREAMBLE.size)
+            if len(preamble) < _PREAMBLE.size:
+                return None
+            header_len, count, body_len = _PREAMBLE.unpack(preamble)
+            header = msgpack.unpackb(self._reader.read(header_len))
+            sizes = array("I", self._reader.read(4 * count))
+            body = memoryview(self._reader.read(body_len))
+            if len(body) < body_len:
+                return None
+            if header[0] != wire.CHUNK:
+                return header, sizes, body
+            self._blobs.setdefault(header[1], bytearray()).extend(body)
+
+    def take_blobs(self) -> dict[int, bytearray]:
+        """The large items that came before this message, by their number in it."""
+        blobs, self._blobs = self._blobs, {}
+        return blobs
+
+    def write(self, header: Sequence[Any], items: Sequence[bytes] = ()) -> None:
+        """Send one frame; waits while the daemon does not read."""
+        packed = msgpack.packb(list(header))
+        body = b"".join(items)
+        head = _PREAMBLE.pack(len(packed), len(items), len(body)) + packed + array("I", map(len, items)).tobytes()
+        with self.lock:
+            _write_all(self._fd_out, head, body)
+
+    def write_large(self, items: list[bytes]) -> list[list[int]]:
+        """Send items too large to inline as CHUNKs, empty them in place, return [[offset, size], …]. Hold `lock`."""
+        blobs: list[list[int]] = []
+        for at, item in enumerate(items):
+            if len(item) <= wire.INLINE_BYTES:
+                continue
+            view = memoryview(item)
+            for start in range(0, len(item), CHUNK_BYTES):
+                part = view[start : start + CHUNK_BYTES]
+                self.write([wire.CHUNK, len(blobs), start + len(part) == len(item)], [bytes(part)])
+            blobs.append([at, len(item)])
+            items[at] = b""
+        return blobs
+
+
+def _write_all(fd: int, head: bytes, body: bytes) -> None:
+    written = os.writev(fd, (head, body))
+    total = len(head) + len(body)
+    while written < total:  # a signal came between, or the kernel takes no more than 2 GiB at once
+        rest = memoryview(head)[written:] if written < len(head) else memoryview(body)[written - len(head) :]
+        written += os.write(fd, rest)

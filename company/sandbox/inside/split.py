@@ -1,0 +1,102 @@
+"""Fragment path 2/8, inside - the generator that makes fragments on demand (I/O).
+
+Back-pressure is the pipe: when the parent does not read, writing waits, and with it the generator. A second thread sends
+what has lain for 50 ms, so that a fragment never waits for a slow successor.
+"""
+
+from __future__ import annotations
+
+import time
+from _thread import start_new_thread
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from company.fragment import Fragment
+from company.sandbox import wire
+from company.sandbox.inside import package
+from company.sandbox.inside.pipe import Pipe
+from p2p.base import codec
+
+MAX_COUNT = 16_384
+MAX_COUNT_WITH_COSTS = 4096  # 9 bytes each in a header of at most 64 KiB
+FLUSH_BYTES = 256 << 10
+MAX_AGE_S = 0.05
+
+
+class Splitter:
+    """Gathers fragments into FRAGS."""
+
+    def __init__(self, pipe: Pipe, page: Any) -> None:
+        self._pipe = pipe
+        self._page = page
+        self._items: list[bytes] = []
+        self._costs: list[float] = []
+        self._has_costs = False
+        self._bytes = 0
+        self._first = 0
+        self._total = 0
+
+    def count(self, function: Callable[..., Any] | None, data: Path) -> None:
+        """Send COUNT with what the package's ``count`` says, nil when it has none."""
+        self._page[wire.PAGE_STARTED_NS] = time.monotonic_ns()
+        self._page[wire.PAGE_IN_USER] = 1
+        total = function(data) if function else None
+        self._page[wire.PAGE_IN_USER] = 0
+        if total is not None and (isinstance(total, bool) or not isinstance(total, int) or not 0 <= total < 1 << 63):
+            raise package.PackageError(f"count must return an int >= 0 or None, got {total!r:.80}")
+        self._pipe.write([wire.COUNT, total])
+
+    def run(self, function: Callable[..., Any], data: Path) -> None:
+        """Run the generator to its end."""
+        page, lock, clock = self._page, self._pipe.lock, time.monotonic_ns
+        page[wire.PAGE_STARTED_NS] = clock()
+        page[wire.PAGE_IN_USER] = 1
+        fragments = iter(function(data))
+        start_new_thread(self._tick, ())
+        for value in fragments:
+            cost = None
+            if type(value) is Fragment:
+                value, cost = value.value, value.cost
+            packed = codec.encode_value(value)
+            with lock:
+                self._add(packed, cost)
+            page[wire.PAGE_INDEX] = self._total
+            page[wire.PAGE_STARTED_NS] = clock()
+        page[wire.PAGE_IN_USER] = 0
+        with lock:
+            self._flush()
+            self._pipe.write([wire.SPLIT_END, self._total])
+
+    def _add(self, packed: bytes, cost: float | None) -> None:
+        if cost is not None and not self._has_costs:
+            self._has_costs = True
+            if len(self._items) >= MAX_COUNT_WITH_COSTS:
+                self._flush()
+            self._costs = [1.0] * len(self._items)
+        self._items.append(packed)
+        if self._has_costs:
+            self._costs.append(1.0 if cost is None else cost)
+        self._total += 1
+        self._bytes += len(packed)
+        if self._bytes >= FLUSH_BYTES or len(self._items) >= (MAX_COUNT_WITH_COSTS if self._has_costs else MAX_COUNT):
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._items:
+            return
+        page = self._page
+        in_user = page[wire.PAGE_IN_USER]
+        page[wire.PAGE_IN_USER] = 0  # waiting for the parent is not the generator's time
+        blobs = self._pipe.write_large(self._items)
+        self._pipe.write([wire.FRAGS, self._first, self._costs if self._has_costs else None, blobs], self._items)
+        self._first = self._total
+        self._items, self._costs, self._bytes = [], [], 0
+        page[wire.PAGE_STARTED_NS] = time.monotonic_ns()
+        page[wire.PAGE_IN_USER] = in_user
+
+    def _tick(self) -> None:
+        while True:
+            time.sleep(MAX_AGE_S)
+            with self._pipe.lock:
+                self._flush()

@@ -1,0 +1,30 @@
+"""Every page of a chief, in one list (pure)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from company.chief.api.auth import Auth
+from company.chief.api.gate import Gate
+from company.chief.api.routes import make_gate
+from company.chief.facade import Chief
+from company.web.files import StaticFiles
+from company.web.jobs import JobPages
+from company.web.login import LoginPages
+from company.web.pages import Pages
+from company.web.submit import SubmitPages
+from company.web.workers import WorkerPages
+from p2p.net.http_types import Route
+
+
+def web_routes(chief: Chief, auth: Auth, *, gate: Gate | None = None, scratch: Path | None = None) -> list[Route]:
+    """All pages. Give the ``gate`` of `api_routes` too, so that both count in the same metrics; routes with fixed parts come first."""
+    door = gate or make_gate(chief, auth)
+    pages = Pages()
+    endpoints = [
+        endpoint
+        for part in (StaticFiles(), LoginPages(pages), JobPages(pages), SubmitPages(pages, scratch), WorkerPages(pages))
+        for endpoint in part.endpoints()
+    ]
+    endpoints.sort(key=lambda e: (e.pattern.count("{"), e.pattern))
+    return [door.route(endpoint, pages.refuse) for endpoint in endpoints]

@@ -1,0 +1,1 @@
+"""The overlay: identities, wire formats, channels, directory, contracts and reputation, used by `company` and `simulator`."""

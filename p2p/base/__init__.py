@@ -1,0 +1,1 @@
+"""What every other package stands on: identifiers, errors, time, codecs, frames, schemas, keys (pure)."""

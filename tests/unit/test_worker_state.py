@@ -1,0 +1,240 @@
+"""The worker's machine: what is held, what runs, what is forgotten."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from company import messages as m
+from company.worker import state as st
+from p2p.base.clock import Monotonic
+from p2p.base.errors import InvariantBroken
+
+T0 = Monotonic(0.0)
+
+
+class Driver:
+    """Feeds a machine and checks its invariants after every event."""
+
+    def __init__(self, slots: int = 1) -> None:
+        self.machine = st.WorkerState(slots)
+
+    def __call__(self, event: st.Event, now: float = 0.0) -> tuple[st.Effect, ...]:
+        effects = self.machine.handle(event, Monotonic(now))
+        self.machine.validate()
+        return effects
+
+
+def run(token: int, slot: int = 0, job: str = "j", first: int = 0, count: int = 10) -> st.RunCame:
+    return st.RunCame(token, slot, job, first, count)
+
+
+def ready(slots: int = 1) -> Driver:
+    driver = Driver(slots)
+    assert driver(st.JobCame("j")) == (st.PrepareJob("j"),)
+    assert driver(st.JobReady("j")) == ()
+    return driver
+
+
+def test_a_batch_waits_for_its_processor_and_is_dispatched_in_order() -> None:
+    driver = Driver()
+    driver(st.JobCame("j"))
+    assert driver(run(1)) == ()
+    assert driver(run(2)) == ()
+    assert driver(st.JobReady("j")) == (st.Dispatch(0, 1), st.Dispatch(0, 2))
+
+
+def test_a_job_is_prepared_once() -> None:
+    driver = ready()
+    assert driver(st.JobCame("j")) == ()
+
+
+def test_the_same_run_again_changes_nothing() -> None:
+    driver = ready()
+    assert driver(run(1)) == (st.Dispatch(0, 1),)
+    assert driver(run(1)) == ()
+
+
+def test_a_batch_past_the_bound_of_a_slot_is_given_back() -> None:
+    driver = ready(2)
+    driver(run(1))
+    driver(run(2))
+    assert driver(run(3)) == (st.ForgetLease(3), st.Tell(m.Recalled(3, True)))
+    assert driver(run(4, slot=1)) == (st.Dispatch(1, 4),)
+    assert driver(run(5, slot=9)) == (st.ForgetLease(5), st.Tell(m.Recalled(5, True)))
+
+
+def test_a_finished_batch_frees_its_slot_before_it_is_acknowledged() -> None:
+    driver = ready()
+    driver(run(1))
+    driver(run(2))
+    driver(st.BatchBegan(1))
+    driver(st.PartMade(1, 0, True))
+    assert driver(run(3)) == (st.Dispatch(0, 3),)
+
+
+def test_a_lease_lives_until_its_last_part_is_acknowledged() -> None:
+    driver = ready()
+    driver(run(1))
+    driver(st.BatchBegan(1))
+    driver(st.PartMade(1, 0, False))
+    assert driver(st.Acked(((1, 0),))) == (st.ForgetPart(1, 0),)
+    assert driver.machine.held() == ((1, "j", 0, 10, "running"),)
+    driver(st.PartMade(1, 4, True))
+    assert driver.machine.held() == ((1, "j", 0, 10, "done"),)
+    assert driver(st.Acked(((1, 4),))) == (st.ForgetLease(1),)
+    assert driver.machine.is_idle()
+
+
+def test_an_acknowledgement_of_what_was_never_sent_changes_nothing() -> None:
+    driver = ready()
+    driver(run(1))
+    assert driver(st.Acked(((1, 7), (99, 0)))) == ()
+    assert driver.machine.held() == ((1, "j", 0, 10, "queued"),)
+
+
+def test_a_part_of_a_lease_that_is_gone_is_forgotten_at_once() -> None:
+    driver = ready()
+    assert driver(st.PartMade(5, 0, True)) == (st.ForgetPart(5, 0),)
+
+
+def test_a_batch_that_has_begun_is_not_given_back() -> None:
+    driver = ready()
+    driver(run(1))
+    driver(run(2))
+    driver(st.BatchBegan(1))
+    assert driver(st.RecallCame(1)) == (st.Tell(m.Recalled(1, False)),)
+    assert driver(st.RecallCame(2)) == (st.Withdraw(0, 2, "recalled"), st.ForgetLease(2), st.Tell(m.Recalled(2, True)))
+    assert driver(st.RecallCame(77)) == (st.Tell(m.Recalled(77, False)),)
+
+
+def test_a_cancelled_batch_is_withdrawn_and_forgotten() -> None:
+    driver = ready()
+    driver(run(1))
+    driver(st.BatchBegan(1))
+    assert driver(st.LeaseGone(1, "job-cancelled")) == (st.Withdraw(0, 1, "job-cancelled"), st.ForgetLease(1))
+    assert driver(st.LeaseGone(1, "job-cancelled")) == ()
+
+
+def test_the_end_of_a_job_withdraws_its_batches_and_closes_its_children() -> None:
+    driver = ready()
+    driver(st.JobCame("k"))
+    driver(run(1))
+    driver(run(2, job="k"))
+    assert driver(st.JobEnded("j")) == (st.Withdraw(0, 1, "job-over"), st.ForgetLease(1), st.CloseJob("j"))
+    assert [x[0] for x in driver.machine.held()] == [2]
+
+
+def test_a_refused_job_gives_its_batches_back_and_says_why_each_time() -> None:
+    driver = Driver()
+    driver(st.JobCame("j"))
+    driver(run(1))
+    blocked = st.Tell(m.JobBlocked("j", "bad-signature", "no"))
+    assert driver(st.JobRefused("j", "bad-signature", "no")) == (
+        blocked, st.ForgetLease(1), st.Tell(m.Recalled(1, True)), st.CloseJob("j"),
+    )  # fmt: skip
+    assert driver(run(2)) == (st.ForgetLease(2), blocked, st.Tell(m.Recalled(2, True)))
+    assert blocked in driver(st.LinkUp(()))
+    assert driver(st.JobCame("j")) == (st.PrepareJob("j"),)  # the chief may have mended it
+
+
+def test_a_run_of_an_unknown_job_is_given_back() -> None:
+    effects = Driver()(run(1))
+    assert effects[0] == st.ForgetLease(1)
+    assert effects[-1] == st.Tell(m.Recalled(1, True))
+
+
+def test_what_a_resume_does_not_keep_is_killed() -> None:
+    driver = ready()
+    driver(run(1))
+    driver(run(2))
+    driver(st.BatchBegan(1))
+    assert driver(st.LinkUp((2,))) == (st.Withdraw(0, 1, "not-resumed"), st.ForgetLease(1))
+    assert [x[0] for x in driver.machine.held()] == [2]
+
+
+def test_a_paused_worker_takes_nothing_until_undrained() -> None:
+    driver = ready(2)
+    assert driver(st.DrainCame(True)) == tuple(st.Tell(m.SlotState(s, "paused", "drained by the chief")) for s in (0, 1))
+    assert driver(st.DrainCame(True)) == ()
+    assert driver(run(1)) == (st.ForgetLease(1), st.Tell(m.Recalled(1, True)))
+    assert driver(st.UndrainCame()) == tuple(st.Tell(m.SlotState(s, "idle", "")) for s in (0, 1))
+    assert driver(run(2)) == (st.Dispatch(0, 2),)
+
+
+def test_a_drained_worker_leaves_when_the_last_result_is_acknowledged() -> None:
+    driver = ready()
+    driver(run(1))
+    assert driver(st.DrainCame(False)) == ()
+    driver(st.BatchBegan(1))
+    assert driver(st.PartMade(1, 0, True)) == ()
+    assert driver(st.Acked(((1, 0),))) == (st.ForgetLease(1), st.Leave("drained"))
+
+
+def test_an_idle_worker_leaves_at_once_when_stopped() -> None:
+    assert Driver()(st.StopAsked(30.0)) == (st.Leave("stopped"),)
+
+
+def test_a_stopped_worker_gives_back_what_has_not_begun_and_kills_the_rest_after_the_grace() -> None:
+    driver = ready()
+    driver(run(1))
+    driver(run(2))
+    driver(st.BatchBegan(1))
+    assert driver(st.StopAsked(30.0), now=100.0) == (st.Withdraw(0, 2, "stopped"), st.ForgetLease(2), st.Tell(m.Recalled(2, True)))
+    assert driver.machine.next_deadline() == 130.0
+    assert driver(st.Tick(), now=129.0) == ()
+    assert driver(st.Tick(), now=130.0) == (st.Withdraw(0, 1, "stopped"), st.ForgetLease(1), st.Leave("stopped"))
+    assert driver.machine.next_deadline() is None
+
+
+def test_a_slot_state_is_told_once_and_again_on_a_new_channel() -> None:
+    driver = Driver()
+    broken = st.Tell(m.SlotState(0, "broken", "no bwrap"))
+    assert driver(st.SlotChanged(0, "idle", "")) == ()
+    assert driver(st.SlotChanged(0, "broken", "no bwrap")) == (broken,)
+    assert driver(st.SlotChanged(0, "broken", "no bwrap")) == ()
+    assert driver(st.LinkUp(None)) == (broken,)
+
+
+def test_validate_notices_a_batch_that_runs_undispatched() -> None:
+    machine = st.WorkerState(1)
+    machine.handle(st.JobCame("j"), T0)
+    machine.handle(run(1), T0)
+    machine.handle(st.BatchBegan(1), T0)
+    with pytest.raises(InvariantBroken):
+        machine.validate()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_sequence_of_events_breaks_an_invariant_or_loses_a_lease(seed: int) -> None:
+    rng = random.Random(seed)
+    driver = Driver(2)
+    forgotten: set[int] = set()
+    taken: set[int] = set()
+    for step in range(400):
+        token = rng.randrange(1, 30)
+        lease = driver.machine.lease(token)
+        choices: list[st.Event] = [
+            st.RunCame(1000 + step, rng.randrange(2), rng.choice("jk"), 0, 10),
+            st.JobCame(rng.choice("jk")), st.JobReady(rng.choice("jk")), st.JobRefused(rng.choice("jk"), "x", "y"),
+            st.RecallCame(token), st.LeaseGone(token, "r"), st.SlotChanged(rng.randrange(2), rng.choice(("idle", "broken")), ""),
+            st.Acked(tuple((t, f) for t, *_ in driver.machine.held()[:1] for f in (0, 3))),
+        ]  # fmt: skip
+        held = [driver.machine.lease(t) for t, *_ in driver.machine.held()]
+        running = [x for x in held if x is not None and x.dispatched and x.phase != "done"]
+        if running:
+            one = rng.choice(running)
+            choices += [st.BatchBegan(one.token)] * 3
+            if one.phase == "running":
+                choices += [st.PartMade(one.token, 0, False), st.PartMade(one.token, 3, True)] * 2
+        if rng.random() < 0.02:
+            choices = [st.JobEnded(rng.choice("jk")), st.LinkUp(tuple(t for t, *_ in driver.machine.held() if rng.random() < 0.5))]
+        del lease
+        event = rng.choice(choices)
+        for effect in driver(event):
+            if isinstance(effect, st.ForgetLease):
+                forgotten.add(effect.token)
+        taken |= {t for t, *_ in driver.machine.held()}
+    held_now = {t for t, *_ in driver.machine.held()}
+    assert taken - forgotten == held_now, f"seed {seed}"
