@@ -172,7 +172,7 @@ _BY_STATUS: Final[Mapping[int, type[CompanyError]]] = {
     503: NotReadyError,
     507: LimitError,
 }
-_ROLE_CODES: Final = ("token", "role", "login", "not-auth", "unauth", "not-allowed", "csrf", "session")
+_POLICY_CODES: Final = ("policy", "contract", "refused", "transport")  # a 403 that no better token would mend
 
 
 def error_of_problem(status: int, problem: Mapping[str, Any]) -> CompanyError:
@@ -181,7 +181,7 @@ def error_of_problem(status: int, problem: Mapping[str, Any]) -> CompanyError:
     text = str(problem.get("detail") or problem.get("title") or f"the chief answered {status}")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status)
     if status == 403 and kind is None:
-        kind = NotAuthorisedError if code == "http-403" or code.startswith(_ROLE_CODES) or "role" in code else RefusedError
+        kind = RefusedError if code.startswith(_POLICY_CODES) else NotAuthorisedError
     known = {"type", "title", "detail", "hint", "code", "status", "instance", "retryable", "self", "text"}
     facts = dict(problem["facts"]) if isinstance(problem.get("facts"), Mapping) else {}
     facts |= {str(k): v for k, v in problem.items() if k not in known and k != "facts"}

@@ -13,7 +13,8 @@ from p2p.base.errors import UsageError
 _SPKI_PREFIX = "302a300506032b6570032100"  # RFC 8410: SubjectPublicKeyInfo of Ed25519, up to the 32 bytes of the key
 
 # n(i, t): (start, end) of the content of the DER element at i, which must have tag t. Certificate > TBSCertificate > [0] version?,
-# serial, algorithm, issuer, validity, subject, then the key. No "!", "$", backtick or double quote: it must survive a shell's double quotes, and cmd.exe's.
+# serial, algorithm, issuer, validity, subject, then the key. No "!", "$", backtick or double quote: it must survive a shell's
+# double quotes, and cmd.exe's.
 _LINE = (
     "import ssl,socket,sys;"
     "c=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT);c.check_hostname=False;c.verify_mode=ssl.CERT_NONE;c.minimum_version=ssl.TLSVersion.TLSv1_3;"

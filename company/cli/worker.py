@@ -100,7 +100,8 @@ def _install(session: Session, folder: Path, name: str, token: str | None, slots
         arguments += ["--token-file", str(folder / "join-token")]
     if options["via"]:
         arguments += ["--via", str(options["via"])]
-    arguments += [f"--{flag.replace('_', '-')}" for flag in ("allow_requirements", "require_client_signature", "i_understand") if options[flag]]
+    flags = ("allow_requirements", "require_client_signature", "i_understand")
+    arguments += [f"--{flag.replace('_', '-')}" for flag in flags if options[flag]]
     install(session, f"company-worker-{name}", f"Worker {name} of a company of processes", arguments)
 
 

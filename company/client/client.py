@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from company.client.address import ChiefAddress, find_chief
-from company.client.job import Job
 from company.client.transport import Transport, path_of
 from company.paths import Home
 from p2p.base.errors import UsageError
 
 if TYPE_CHECKING:
+    from company.client.job import Job
     from company.client.source import Progress
 
 
@@ -129,6 +129,8 @@ class Client:
 
         ``options``: the further fields of `company.views.JobSubmit`, such as name, where, priority, max_fails, time_limit_s.
         """
+        from company.client.job import Job
+
         package_ref = str(package)
         if is_here(package):
             package_ref = str(self.upload_package(package)["digest"])
@@ -142,6 +144,8 @@ class Client:
 
     def job(self, ref: str = "last") -> Job:
         """One job, by id, unique prefix of it, or "last"."""
+        from company.client.job import Job
+
         return Job(self, self.transport.json("GET", path_of("jobs", ref)))
 
     def jobs(self, *, state: str | None = None, owner: str | None = None, limit: int = 50, offset: int = 0) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Holding one costs nothing and loses nothing: the job lives at the chief, and ``c
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -232,6 +231,8 @@ class Job:
 
     def reproduce(self, fragment: int, *, sandbox: bool = True) -> Any:
         """Run ``process`` for one fragment here, with the same package and input; returns its value or raises what it raised."""
+        import tempfile
+
         from company.client.reproduce import fetch, run_in_process, run_in_sandbox
 
         with tempfile.TemporaryDirectory(prefix="company-reproduce-") as folder:

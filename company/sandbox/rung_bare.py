@@ -42,6 +42,7 @@ def climb(name: str, home: Path, site: Path, stage_dirs: Sequence[Path]) -> Rung
     for folder_name, folder in numpy.items():
         (libraries / folder_name).symlink_to(folder)
     prefix = stage.path(interpreter.prefix) if interpreter.prefix else None
+    own_libraries = prefix / "lib" if prefix and interpreter.library_dir else None
     readable = [*host.SYSTEM_DIRS, *host.ETC_FILES, prefix, stage.path(site), libraries, *numpy.values()]
     starter = _Starter(
         confined=name == LANDLOCK,
@@ -49,7 +50,7 @@ def climb(name: str, home: Path, site: Path, stage_dirs: Sequence[Path]) -> Rung
         scratch=scratch,
         site=stage.path(site),
         python=prefix / interpreter.executable.relative_to(interpreter.prefix) if prefix and interpreter.prefix else interpreter.executable,
-        library_dir=str(prefix / "lib") if prefix and interpreter.library_dir else None,
+        library_dirs=tuple(str(path) for path in (own_libraries, numpy.get("numpy.libs")) if path),
         libraries=libraries,
         readable=tuple(str(path) for path in readable if path),
     )
@@ -68,7 +69,7 @@ class _Starter:
     scratch: Path
     site: Path
     python: Path
-    library_dir: str | None
+    library_dirs: tuple[str, ...]  # numpy finds its own beside itself, but not when both are staged
     libraries: Path
     readable: tuple[str, ...]
 
@@ -91,7 +92,7 @@ class _Starter:
             told = settings_hex(ends, profile, package=str(work / "package"), paths=paths, confine=confine)
             return [str(self.python), *bwrap.PYTHON_FLAGS, "-c", bwrap.BOOT.format(site=str(self.site)), told]
 
-        env = bwrap.environment(tmp=str(work / "tmp"), library_dir=self.library_dir)
+        env = bwrap.environment(tmp=str(work / "tmp"), library_dir=":".join(self.library_dirs))
         return spawn(argv, profile=profile, filter_program=b"", uid=uid, env=env, reachable=mounts, cleanup=work)
 
     def _work_folder(self, uid: int | None) -> Path:

@@ -15,11 +15,12 @@ import trio
 
 from company import messages as m
 from company.package.manifest import ManifestError, parse_manifest_untrusted
-from company.worker import state as st
+from company.worker import events as ev
 from company.worker.batch import Batch, JobSpec
 from company.worker.processors import Processors, missing_requirements
 from company.worker.results import HeldResults, Part
 from company.worker.slots import SlotRunner
+from company.worker.state import WorkerState
 from p2p.base.clock import Monotonic
 from p2p.base.errors import ParallelError, PeerError
 from p2p.base.frames import Frame
@@ -54,7 +55,7 @@ class WorkerCore:
         self, *, slots: int, results: HeldResults, processors: Processors, upstream: Upstream, scratch: Path,
         nursery: trio.Nursery, on_leave: Callable[[str], None], clock: Callable[[], float] = trio.current_time,
     ) -> None:  # fmt: skip
-        self.machine = st.WorkerState(slots)
+        self.machine = WorkerState(slots)
         self.runners: list[SlotRunner] = []  # filled by the service once the sandbox is there
         self._results = results
         self._processors = processors
@@ -69,34 +70,34 @@ class WorkerCore:
         self._changed = trio.Event()
 
     # -- events in, effects out
-    def apply(self, event: st.Event) -> None:
+    def apply(self, event: ev.Event) -> None:
         """Give one event to the machine and do what it says."""
         for effect in self.machine.handle(event, Monotonic(self._clock())):
             self._perform(effect)
         self._changed.set()
         self._changed = trio.Event()
 
-    def _perform(self, effect: st.Effect) -> None:
+    def _perform(self, effect: ev.Effect) -> None:
         match effect:
-            case st.PrepareJob(job):
+            case ev.PrepareJob(job):
                 self._nursery.start_soon(self._prepare, job)
-            case st.Dispatch(slot, token):
+            case ev.Dispatch(slot, token):
                 batch = self._batches.pop(token)
                 self.runners[slot].submit(batch)
-            case st.Withdraw(slot, token, reason):
+            case ev.Withdraw(slot, token, reason):
                 self.runners[slot].withdraw(token, reason)
-            case st.ForgetPart(token, first):
+            case ev.ForgetPart(token, first):
                 self._results.forget_part(token, first)
-            case st.ForgetLease(token):
+            case ev.ForgetLease(token):
                 self._batches.pop(token, None)
                 self._results.forget_lease(token)
-            case st.CloseJob(job):
+            case ev.CloseJob(job):
                 self._jobs.pop(job, None)
                 for runner in self.runners:
                     runner.close_job(job)
-            case st.Tell(message):
+            case ev.Tell(message):
                 self._upstream.tell(message)
-            case st.Leave(reason):
+            case ev.Leave(reason):
                 self._on_leave(reason)
             case _:
                 assert_never(effect)
@@ -108,9 +109,9 @@ class WorkerCore:
             with trio.move_on_at(deadline if deadline is not None else float("inf")):
                 await self._changed.wait()
                 continue
-            self.apply(st.Tick())
+            self.apply(ev.Tick())
 
-    async def wait_until(self, condition: Callable[[st.WorkerState], bool]) -> None:
+    async def wait_until(self, condition: Callable[[WorkerState], bool]) -> None:
         """Return once the machine is as wanted."""
         while not condition(self.machine):
             await self._changed.wait()
@@ -122,21 +123,21 @@ class WorkerCore:
             case m.Run():
                 self.on_run(message, frame)
             case m.Ack(parts):
-                self.apply(st.Acked(parts))
+                self.apply(ev.Acked(parts))
             case m.JobIs():
                 self.on_job(message, bytes(frame.body))
             case m.ProcessorIs():
                 await self._on_processor(message, frame)
             case m.JobOver(job):
-                self.apply(st.JobEnded(job))
+                self.apply(ev.JobEnded(job))
             case m.Stale(token, reason) | m.Cancel(token, reason):
-                self.apply(st.LeaseGone(token, reason))
+                self.apply(ev.LeaseGone(token, reason))
             case m.Recall(token):
-                self.apply(st.RecallCame(token))
+                self.apply(ev.RecallCame(token))
             case m.Drain(pause):
-                self.apply(st.DrainCame(pause))
+                self.apply(ev.DrainCame(pause))
             case m.Undrain():
-                self.apply(st.UndrainCame())
+                self.apply(ev.UndrainCame())
             case _:
                 log.warning("the chief sent %s, which has no place here", type(message).__name__)
 
@@ -153,14 +154,14 @@ class WorkerCore:
             message.token, message.slot, message.job, message.first, message.count, message.attempt, frame.sizes, frame.body, blobs
         )
         self._batches[message.token] = batch
-        self.apply(st.RunCame(message.token, message.slot, message.job, message.first, message.count))
+        self.apply(ev.RunCame(message.token, message.slot, message.job, message.first, message.count))
 
     def on_job(self, message: m.JobIs, params: bytes) -> None:
         """A job was described."""
         known = self._jobs.get(message.job)
         if known is None:
             self._jobs[message.job] = _Job(message, params)
-        self.apply(st.JobCame(message.job))
+        self.apply(ev.JobCame(message.job))
 
     async def _on_processor(self, message: m.ProcessorIs, frame: Frame) -> None:
         archive = bytes(frame.body)
@@ -185,17 +186,17 @@ class WorkerCore:
             files = await self._processors.get(job.message.processor)
             entry = _entry_of(files)
         except ParallelError as error:
-            self.apply(st.JobRefused(job_id, error.code[:64], error.text[:1000]))
+            self.apply(ev.JobRefused(job_id, error.code[:64], error.text[:1000]))
             return
         if self._jobs.get(job_id) is not job:
             return  # it ended while its processor came
         message = job.message
         job.spec = JobSpec(job_id, job.params, files, message.time_limit_ms / 1000, message.memory_bytes, {"entry": entry})
-        self.apply(st.JobReady(job_id))
+        self.apply(ev.JobReady(job_id))
 
     def on_link_up(self, keep: tuple[int, ...] | None) -> None:
         """A channel is open again."""
-        self.apply(st.LinkUp(keep))
+        self.apply(ev.LinkUp(keep))
         for digest in self._processors.pending():
             self._upstream.tell(m.NeedProcessor(digest))
         self._upstream.wake()
@@ -206,7 +207,7 @@ class WorkerCore:
         return known.spec if known is not None else None
 
     def batch_began(self, token: int) -> None:
-        self.apply(st.BatchBegan(token))
+        self.apply(ev.BatchBegan(token))
 
     def part_made(self, part: Part, *, last: bool) -> None:
         if self.machine.lease(part.token) is None:
@@ -216,15 +217,15 @@ class WorkerCore:
         self._results.add(part)
         first = part.first
         if first is not None:
-            self.apply(st.PartMade(part.token, first, last))
+            self.apply(ev.PartMade(part.token, first, last))
         self._upstream.wake()
 
     def give_back(self, token: int, reason: str) -> None:
         log.info("giving back batch %d: %s", token, reason)
-        self.apply(st.GiveBack(token))
+        self.apply(ev.GiveBack(token))
 
     def slot_changed(self, slot: int, state: str, reason: str) -> None:
-        self.apply(st.SlotChanged(slot, state, reason))
+        self.apply(ev.SlotChanged(slot, state, reason))
 
     def failures_of(self, token: int) -> tuple[int, ...]:
         """The keys of the held Failed messages of ``token``."""

@@ -75,7 +75,7 @@ class Dialler:
             self._ways.insert(0, way)
             self.used_via = via
             return channel
-        if wrong is not None and not errors:
+        if wrong is not None:
             raise wrong
         raise Unavailable("chief-unreachable", "; ".join(errors)[:500] or "no address of the chief is known")
 

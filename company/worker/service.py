@@ -16,8 +16,8 @@ from company import messages as m
 from company.home_lock import HomeLock
 from company.paths import WorkerHome, make_private
 from company.sandbox import Sandbox
+from company.worker import events as ev
 from company.worker import facts
-from company.worker import state as st
 from company.worker.batch import Batch
 from company.worker.children import Children
 from company.worker.core import WorkerCore
@@ -29,6 +29,7 @@ from company.worker.processors import Processors
 from company.worker.relay import Relay
 from company.worker.results import HeldResults
 from company.worker.slots import SlotRunner
+from company.worker.state import WorkerState
 from p2p.base.errors import UsageError
 from p2p.base.frames import Frame
 from p2p.base.keys import Identity
@@ -152,7 +153,7 @@ class Worker:
                 self.stop(grace_s)
                 grace_s = 0.0
 
-    async def wait_until(self, condition: Callable[[st.WorkerState], bool]) -> None:
+    async def wait_until(self, condition: Callable[[WorkerState], bool]) -> None:
         """Return once the worker's machine is as wanted."""
         assert self._core is not None
         await self._core.wait_until(condition)
@@ -162,9 +163,9 @@ class Worker:
         if self._core is None:
             self._left.set()
         else:
-            self._core.apply(st.StopAsked(grace_s))
+            self._core.apply(ev.StopAsked(grace_s))
             if not grace_s:
-                self._core.apply(st.Tick())
+                self._core.apply(ev.Tick())
 
     # -- the LinkPort
     def machine(self) -> m.Machine:
@@ -202,12 +203,12 @@ class Worker:
 
     def on_stale(self, token: int) -> None:
         assert self._core is not None
-        self._core.apply(st.LeaseGone(token, "stale"))
+        self._core.apply(ev.LeaseGone(token, "stale"))
 
     def on_failure_heard(self, token: int) -> None:
         assert self._core is not None
         for part in self._core.failures_of(token):
-            self._core.apply(st.Acked(((token, part),)))
+            self._core.apply(ev.Acked(((token, part),)))
 
     # -- the Upstream
     def tell(self, message: Message) -> None:

@@ -11,9 +11,37 @@ from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
 from company import messages as m
+from company.worker.events import (
+    Acked,
+    BatchBegan,
+    CloseJob,
+    Dispatch,
+    DrainCame,
+    Effect,
+    Event,
+    ForgetLease,
+    ForgetPart,
+    GiveBack,
+    JobCame,
+    JobEnded,
+    JobReady,
+    JobRefused,
+    LeaseGone,
+    Leave,
+    LinkUp,
+    PartMade,
+    PrepareJob,
+    RecallCame,
+    RunCame,
+    SlotChanged,
+    StopAsked,
+    Tell,
+    Tick,
+    UndrainCame,
+    Withdraw,
+)
 from p2p.base.clock import Monotonic
 from p2p.base.errors import InvariantBroken
-from p2p.base.schema import Message
 
 QUEUE_LIMIT = 2  # one batch running and one ahead, per slot
 MAX_HELD = 4096  # what a Resume may list
@@ -21,184 +49,6 @@ MAX_HELD = 4096  # what a Resume may list
 Phase = Literal["queued", "running", "done"]
 JobPhase = Literal["preparing", "ready", "refused"]
 
-
-# ---- events ---------------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class RunCame:
-    token: int
-    slot: int
-    job: str
-    first: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobCame:
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobReady:
-    """Processor cached and verified, requirements there."""
-
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobRefused:
-    job: str
-    code: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobEnded:
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class BatchBegan:
-    """The child has reached this batch: it can no longer be given back."""
-
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class PartMade:
-    """A piece of an outcome is in the results store; ``last`` ends the run."""
-
-    token: int
-    first: int
-    last: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Acked:
-    parts: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseGone:
-    """Stale or Cancel: the chief wants nothing more of this token."""
-
-    token: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class RecallCame:
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class GiveBack:
-    """The slot cannot run this batch for reasons that are not the batch's."""
-
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class SlotChanged:
-    slot: int
-    state: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class LinkUp:
-    """The chief took us back. ``keep``: tokens that still count; nil after a first join."""
-
-    keep: tuple[int, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class DrainCame:
-    pause: bool
-
-
-@dataclass(frozen=True, slots=True)
-class UndrainCame:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class StopAsked:
-    """The owner of this machine wants the worker to end; what runs may take ``grace_s`` more."""
-
-    grace_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    pass
-
-
-Event = (
-    RunCame | JobCame | JobReady | JobRefused | JobEnded | BatchBegan | PartMade | Acked | LeaseGone | RecallCame | GiveBack
-    | SlotChanged | LinkUp | DrainCame | UndrainCame | StopAsked | Tick
-)  # fmt: skip
-
-
-# ---- effects --------------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class PrepareJob:
-    """Get the processor, verify it, look for requirements; answer with JobReady or JobRefused."""
-
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatch:
-    """Give this batch to its slot, behind what the slot has."""
-
-    slot: int
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class Withdraw:
-    """The slot must not run this batch, and kill its child if it does."""
-
-    slot: int
-    token: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetPart:
-    token: int
-    first: int
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetLease:
-    """Drop the payload and every held part of this token."""
-
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class CloseJob:
-    """End the warm children of this job and drop its parameters."""
-
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """A control message to the chief."""
-
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """Nothing is held any more: say Bye and end."""
-
-    reason: str
-
-
-Effect = PrepareJob | Dispatch | Withdraw | ForgetPart | ForgetLease | CloseJob | Tell | Leave
 
 
 @dataclass(slots=True)

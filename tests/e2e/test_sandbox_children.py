@@ -541,7 +541,7 @@ def test_all_of_this_holds_for_an_ordinary_user(tmp_path_factory: pytest.TempPat
     folder.chmod(0o777)
     try:
         done = subprocess.run(
-            [*as_user, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(folder / "t"), __file__],
+            [*as_user, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(folder / "t"), __file__, str(Path(__file__).with_name("test_sandbox_ladder.py"))],  # noqa: E501
             cwd=root, env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "PYTHONPATH": f"{root}:{site}", "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True, text=True, timeout=300,
         )  # fmt: skip

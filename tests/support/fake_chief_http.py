@@ -59,7 +59,8 @@ def job_view(job_id: str = "j-7f3k", state: str = "running", **more: Any) -> dic
     """A job's view with the fields that the real one always has."""
     base = {
         "id": job_id, "name": "wordcount", "state": state, "paused": False, "reason": None,
-        "package": "ab" * 32, "package_name": "wordcount", "dataset": "cd" * 32, "dataset_name": "corpus", "owner": "me", "priority": 0, "params": {}, "where": "own", "created": 1000.0,
+        "package": "ab" * 32, "package_name": "wordcount", "dataset": "cd" * 32, "dataset_name": "corpus",
+        "owner": "me", "priority": 0, "params": {}, "where": "own", "created": 1000.0,
         "fragments": {"total": 10, "at_least": 10, "done": 5, "failed": 0, "leased": 2, "waiting": 3}, "eta": None, "fraction": None,
         "rate_per_s": None, "max_fails": "0", "time_limit_s": 600.0, "memory_bytes": 1 << 29, "status": [], "cpu_s": 1.0,
     }  # fmt: skip

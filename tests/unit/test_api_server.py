@@ -88,14 +88,20 @@ async def test_public_tus_client_uploads_and_resumes(tmp_path: Path) -> None:
     data = bytes(range(256)) * 1000
     async with serving(tmp_path) as (world, url):
         my = tus.TusClient(f"{url}/upload/data", headers={"Authorization": f"Bearer {TOKENS['submitter']}"})
-        first = my.uploader(file_stream=io.BytesIO(data), chunk_size=100_000, metadata={"name": "corpus"}, upload_checksum=True)
-        await trio.to_thread.run_sync(first.upload_chunk)
-        assert first.offset == 100_000
-        # another client, later, knows the address alone
-        second = my.uploader(file_stream=io.BytesIO(data), chunk_size=100_000, url=first.url)
-        assert await trio.to_thread.run_sync(second.get_offset) == 100_000
-        await trio.to_thread.run_sync(second.upload)
-        assert second.offset == len(data)
+
+        def begin() -> str:
+            first = my.uploader(file_stream=io.BytesIO(data), chunk_size=100_000, metadata={"name": "corpus"}, upload_checksum=True)
+            first.upload_chunk()
+            assert first.offset == 100_000 and first.url
+            return str(first.url)
+
+        def go_on(address: str) -> int:  # another client, later, that knows the address alone
+            second = my.uploader(file_stream=io.BytesIO(data), chunk_size=100_000, url=address)
+            assert second.offset == 100_000
+            second.upload()
+            return int(second.offset)
+
+        assert await trio.to_thread.run_sync(go_on, await trio.to_thread.run_sync(begin)) == len(data)
         (dataset,) = world.chief.datasets.values()
         assert (dataset.name, hashlib.sha256(world.chief.contents[dataset.digest]).digest()) == ("corpus", hashlib.sha256(data).digest())
         options = await curl("-X", "OPTIONS", "-i", f"{url}/upload/data", role=None)

@@ -65,7 +65,8 @@ def test_numbers_are_short_and_have_units() -> None:
 @pytest.mark.parametrize(
     ("status", "code", "exit_code"),
     [
-        (401, "token-expired", 77), (403, "role-missing", 77), (403, "policy-refused", 16), (404, "job-unknown", 10), (409, "in-use", 17),
+        (401, "token-expired", 77), (403, "role-missing", 77),
+        (403, "not-your-job", 77), (403, "policy-refused", 16), (404, "job-unknown", 10), (409, "in-use", 17),
         (409, "result-not-ready", 75), (409, "job-failed", 4), (413, "package-too-large", 15), (421, "host-not-allowed", 78),
         (422, "package-invalid", 2), (429, "too-many-failed-logins", 75), (460, "checksum-mismatch", 18), (500, "invariant-broken", 1),
         (503, "busy", 75), (507, "storage-full", 15), (418, "odd", 1),

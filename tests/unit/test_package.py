@@ -182,7 +182,8 @@ def test_what_looks_odd_is_a_warning() -> None:
 
 
 def test_modules_that_are_offered_or_own_raise_no_warning() -> None:
-    source = b"import os, numpy\nfrom company import task\nimport helper\nfrom . import x\ntry:\n    import fast\nexcept ImportError:\n    0\n"
+    source = b"import os, numpy\nfrom company import task\nimport helper\n"
+    source += b"from . import x\ntry:\n    import fast\nexcept ImportError:\n    0\n"
     assert check_package(GOOD | {"processor/main.py": source + GOOD["processor/main.py"], "processor/helper.py": b""}).warnings == ()
 
 

@@ -69,6 +69,7 @@ def test_a_wheel_made_again_holds_the_files_and_a_right_record(tmp_path: Path) -
             "tool/__init__.py", "tool/data,with comma.txt",
         ]  # fmt: skip
         assert archive.read("tool-1.0.data/scripts/other") == b"#!python\nprint(1)\n"
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert archive.getinfo("tool-1.0.data/scripts/other").external_attr >> 16 & 0o111
         rows = list(csv.reader(io.StringIO(archive.read("tool-1.0.dist-info/RECORD").decode())))
         assert [row[0] for row in rows] == names

@@ -27,6 +27,7 @@ from p2p.base.keys import Identity
 from p2p.net.rpc import serve_rpc
 from tests.support.scripted_chief import SECRET, ScriptedChief, package, serving
 
+NOBODY = "127.0.0.1:1"  # a reserved port on which nothing listens
 WORKER, RELAY, STRANGER = Identity(b"W" * 32), Identity(b"R" * 32), Identity(b"X" * 32)
 
 
@@ -101,16 +102,14 @@ async def test_a_worker_without_membership_or_token_says_what_to_do(tmp_path: Pa
 async def test_join_and_work_through_another_worker_when_the_chief_cannot_be_dialled(tmp_path: Path) -> None:
     chief = ScriptedChief()
     what = package("def process(f): return f * 2\n")
-    async with serving(chief) as address, relaying(address) as (via, relay):
-        port = unused_port_of(address)
-        async with working(tmp_path, token=token_of(chief, f"127.0.0.1:{port}"), via=via):
-            await chief.wait_channel()
-            assert chief.joins[0].via == via
-            assert relay.active == 1
-            await chief.give_job(what)
-            await chief.give_processor(what)
-            await chief.run(1, list(range(1000)))
-            assert await chief.outcome(1) == [2 * n for n in range(1000)]
+    async with serving(chief) as address, relaying(address) as (via, relay), working(tmp_path, token=token_of(chief, NOBODY), via=via):
+        await chief.wait_channel()
+        assert chief.joins[0].via == via
+        assert relay.active == 1
+        await chief.give_job(what)
+        await chief.give_processor(what)
+        await chief.run(1, list(range(1000)))
+        assert await chief.outcome(1) == [2 * n for n in range(1000)]
 
 
 async def test_a_relay_sees_nothing_of_the_secret(tmp_path: Path) -> None:
@@ -119,13 +118,13 @@ async def test_a_relay_sees_nothing_of_the_secret(tmp_path: Path) -> None:
     chief = ScriptedChief()
     async with serving(impostor) as address, relaying(address) as (via, _):
         with pytest.RaisesGroup(PeerError, flatten_subgroups=True, allow_unwrapped=True):
-            async with working(tmp_path, token=token_of(chief, f"127.0.0.1:{unused_port_of(address)}"), via=via):
+            async with working(tmp_path, token=token_of(chief, NOBODY), via=via):
                 await trio.sleep_forever()
     assert impostor.joins == []
 
 
 async def test_a_relay_whose_chief_is_away_says_so() -> None:
-    async with relaying("127.0.0.1:1") as (via, _):
+    async with relaying(NOBODY) as (via, _):
         with pytest.raises(Unavailable) as caught:
             await open_relay(via, WORKER)
     assert caught.value.code == "chief-unreachable"
@@ -139,18 +138,13 @@ async def test_a_full_relay_says_so() -> None:
 
 
 async def test_a_relay_ends_a_stream_at_its_byte_cap() -> None:
-    async with serving(ScriptedChief()) as address, relaying(address, max_bytes=1000) as (via, relay):
+    async with serving(ScriptedChief()) as address, relaying(address, max_bytes=1000) as (via, _):
         stream = await open_relay(via, WORKER)
         await stream.send_all(b"x" * 2000)
         with trio.fail_after(5):
             while await stream.receive_some():
                 pass
         await stream.aclose()
-
-
-def unused_port_of(address: str) -> int:
-    """A port on which nobody listens: 1 is reserved and never open here."""
-    return 1
 
 
 def test_back_off_doubles_with_jitter_up_to_five_seconds() -> None:

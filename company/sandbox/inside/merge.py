@@ -6,10 +6,12 @@ Results are read from the pipe when ``merge`` asks for the next one, so a part o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
+
+import msgpack
 
 from company.sandbox import wire
 from company.sandbox.inside import package
@@ -17,6 +19,21 @@ from company.sandbox.inside.pipe import Pipe
 from p2p.base import codec
 
 MAX_VALUE_BYTES = 8 << 20
+CHUNK = 256
+SMALL_BYTES = 4 << 20
+
+
+def _stream(body: memoryview) -> Iterator[Any]:
+    """The values of a run of bytes, decoded one after the other; each result is exactly one value."""
+    unpacker = msgpack.Unpacker(ext_hook=codec._hook_at(0), strict_map_key=False, raw=False, use_list=True, max_buffer_size=max(1, len(body)))
+    unpacker.feed(body)
+    return iter(unpacker)
+
+
+def _cut(sizes: Sequence[int], body: memoryview, large: dict[int, memoryview]) -> Iterator[memoryview]:
+    """The byte strings of a frame some of whose items came as CHUNKs."""
+    for at, (low, high) in enumerate(pairwise(accumulate(sizes, initial=0))):
+        yield large.pop(at) if at in large else body[low:high]
 
 
 class Results:
@@ -43,12 +60,17 @@ class Results:
             if self._over:
                 return
             blobs = self._pipe.take_blobs()
-            large = {offset: memoryview(blobs[number]) for number, (offset, _) in enumerate(header[2])}
-            for at, (low, high) in enumerate(pairwise(accumulate(sizes, initial=0))):
-                done += 1
+            if header[2]:
+                large = {offset: memoryview(blobs[number]) for number, (offset, _) in enumerate(header[2])}
+                values = map(codec.decode_value, _cut(sizes, body, large))
+            else:
+                values = _stream(body)
+            # A few hundred at a time: the page tells of progress, and passing them on costs no step of this generator each.
+            while chunk := list(islice(values, 1 if len(body) > SMALL_BYTES else CHUNK)):
+                done += len(chunk)
                 page[wire.PAGE_INDEX] = done
                 page[wire.PAGE_STARTED_NS] = clock()
-                yield codec.decode_value(large.pop(at) if at in large else body[low:high])
+                yield from chunk
 
     def drain(self) -> None:
         """Read on to END when ``merge`` stopped early, so that the parent's writing does not break."""

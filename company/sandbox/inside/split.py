@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from _thread import start_new_thread
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +20,35 @@ from company.sandbox.inside import package
 from company.sandbox.inside.pipe import Pipe
 from p2p.base import codec
 
-MAX_COUNT = 16_384
+_pack = codec.encode_value
+MAX_COUNT = 65_536
 MAX_COUNT_WITH_COSTS = 4096  # 9 bytes each in a header of at most 64 KiB
 FLUSH_BYTES = 256 << 10
 MAX_AGE_S = 0.05
+MAX_PULL = 4096  # fragments taken from the generator at once
+ENCODE_AT_ONCE = 512
+PULL_NS = 2_000_000  # as long as that many take less than this
 
 
 class Splitter:
-    """Gathers fragments into FRAGS."""
+    """Gathers fragments into FRAGS.
+
+    Values go from the generator through a deque, which is safe between threads: while the main thread waits inside the
+    generator, the ticking thread can send what it has yielded so far. Nothing is locked once per fragment.
+    """
 
     def __init__(self, pipe: Pipe, page: Any) -> None:
         self._pipe = pipe
         self._page = page
+        self._values: deque[Any] = deque()
         self._items: list[bytes] = []
         self._costs: list[float] = []
         self._has_costs = False
         self._bytes = 0
         self._first = 0
         self._total = 0
+        self._sent = 0  # FRAGS messages
+        self._error: BaseException | None = None  # met by the ticking thread
 
     def count(self, function: Callable[..., Any] | None, data: Path) -> None:
         """Send COUNT with what the package's ``count`` says, nil when it has none."""
@@ -49,24 +62,58 @@ class Splitter:
 
     def run(self, function: Callable[..., Any], data: Path) -> None:
         """Run the generator to its end."""
-        page, lock, clock = self._page, self._pipe.lock, time.monotonic_ns
+        page, lock, values, clock = self._page, self._pipe.lock, self._values, time.monotonic_ns
         page[wire.PAGE_STARTED_NS] = clock()
         page[wire.PAGE_IN_USER] = 1
         fragments = iter(function(data))
         start_new_thread(self._tick, ())
-        for value in fragments:
-            cost = None
-            if type(value) is Fragment:
-                value, cost = value.value, value.cost
-            packed = codec.encode_value(value)
+        pull = 1
+        seen = 0
+        while True:
+            before = clock()
+            values.extend(islice(fragments, pull))
+            took = clock() - before
             with lock:
-                self._add(packed, cost)
-            page[wire.PAGE_INDEX] = self._total
-            page[wire.PAGE_STARTED_NS] = clock()
+                made = self._total + len(values)
+                if made == seen:
+                    break
+                seen = made
+                sent = self._sent
+                self._take()
+                if self._error is not None:
+                    raise self._error
+                is_much = self._sent - sent > 1
+            pull = min(MAX_PULL, pull * 2) if took < PULL_NS and not is_much else max(1, pull // 2)
         page[wire.PAGE_IN_USER] = 0
         with lock:
             self._flush()
             self._pipe.write([wire.SPLIT_END, self._total])
+
+    def _take(self) -> None:
+        """Encode what the generator has yielded. Hold the pipe's lock."""
+        values = self._values
+        while values:
+            got = [values.popleft() for _ in range(min(len(values), ENCODE_AT_ONCE))]
+            if Fragment in set(map(type, got)):
+                for value in got:
+                    is_fragment = type(value) is Fragment
+                    self._add(_pack(value.value if is_fragment else value), value.cost if is_fragment else None)
+            else:
+                self._add_all(got)
+        self._page[wire.PAGE_INDEX] = self._total
+        self._page[wire.PAGE_STARTED_NS] = time.monotonic_ns()
+
+    def _add_all(self, values: list[Any]) -> None:
+        """Values without a cost, in bulk."""
+        packed = list(map(_pack, values))
+        size = sum(map(len, packed))
+        if self._has_costs or self._bytes + size > FLUSH_BYTES or len(self._items) + len(packed) > MAX_COUNT:
+            for item in packed:
+                self._add(item, None)
+            return
+        self._items += packed
+        self._bytes += size
+        self._total += len(packed)
 
     def _add(self, packed: bytes, cost: float | None) -> None:
         if cost is not None and not self._has_costs:
@@ -90,6 +137,7 @@ class Splitter:
         page[wire.PAGE_IN_USER] = 0  # waiting for the parent is not the generator's time
         blobs = self._pipe.write_large(self._items)
         self._pipe.write([wire.FRAGS, self._first, self._costs if self._has_costs else None, blobs], self._items)
+        self._sent += 1
         self._first = self._total
         self._items, self._costs, self._bytes = [], [], 0
         page[wire.PAGE_STARTED_NS] = time.monotonic_ns()
@@ -99,4 +147,9 @@ class Splitter:
         while True:
             time.sleep(MAX_AGE_S)
             with self._pipe.lock:
+                try:
+                    self._take()
+                except BaseException as error:  # noqa: BLE001 - a value that cannot travel is told by the main thread
+                    self._error = error
+                    return
                 self._flush()

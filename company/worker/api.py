@@ -1,0 +1,93 @@
+"""The worker's own HTTP: health for everybody on this machine, and for a chief that speaks REST, processors and work (I/O).
+
+Only the chief knows the callback secret, so no client and no neighbour can address a worker (P4). The bytes are described in
+`company.worker.rest`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from typing import Any, Protocol
+
+from company import messages as m
+from company.worker.processors import Processors
+from company.worker.rest import messages_untrusted
+from p2p.base.errors import MalformedMessage, PeerError
+from p2p.base.frames import Frame
+from p2p.base.schema import Message
+from p2p.net.http_types import BodyTooLarge, Request, Response, Route
+
+MAX_BODY_BYTES = 40 << 20
+FROM_CHIEF = (m.JobIs, m.Run, m.Cancel, m.Recall, m.JobOver, m.Drain, m.Undrain, m.Ack, m.Stale, m.Ping)
+
+
+class ApiPort(Protocol):
+    """What the handlers ask of the worker around them."""
+
+    async def on_message(self, message: Message, frame: Frame) -> None: ...
+    def health(self) -> dict[str, Any]: ...
+
+
+def worker_routes(port: ApiPort, processors: Processors | None, callback: str | None) -> list[Route]:
+    """The routes of one worker. ``callback``: nil for a worker that has a channel, which then takes no work here."""
+
+    async def health(_: Request) -> Response:
+        return reply(200, port.health())
+
+    async def processor(request: Request) -> Response:
+        messages = await _read(request, callback)
+        if isinstance(messages, Response):
+            return messages
+        if len(messages) != 1 or not isinstance(messages[0][0], m.ProcessorIs) or processors is None:
+            return problem(400, "malformed-message", "one ProcessorIs frame was expected")
+        message, frame = messages[0]
+        assert isinstance(message, m.ProcessorIs)
+        if processors.has(message.processor):
+            return Response(204)
+        try:
+            await processors.offer(message, bytes(frame.body))
+        except PeerError as error:
+            return problem(403, error.code, error.text)
+        return reply(200, {"processor": message.processor.hex()})
+
+    async def activate(request: Request) -> Response:
+        messages = await _read(request, callback)
+        if isinstance(messages, Response):
+            return messages
+        for message, _ in messages:
+            if not isinstance(message, FROM_CHIEF):
+                return problem(400, "malformed-message", f"{type(message).__name__} has no place here")
+        for message, frame in messages:
+            if not isinstance(message, m.Ping):
+                await port.on_message(message, frame)
+        return reply(200, {"accepted": len(messages)})
+
+    routes = [Route("GET", "/health", health)]
+    if callback is not None:
+        routes += [Route("POST", "/processor", processor), Route("POST", "/activate/data-fragment", activate)]
+    return routes
+
+
+async def _read(request: Request, callback: str | None) -> list[tuple[Message, Frame]] | Response:
+    """The messages of the chief's call, or the answer that refuses it."""
+    given = request.headers.get("Authorization", "")
+    if callback is None or not hmac.compare_digest(given.encode(), f"Bearer {callback}".encode()):
+        return problem(401, "not-the-chief", "only this worker's chief may call it")
+    try:
+        return messages_untrusted(await request.body(MAX_BODY_BYTES))
+    except BodyTooLarge as error:
+        return problem(413, "too-large", str(error))
+    except MalformedMessage as error:
+        return problem(400, error.code, error.text)
+
+
+def reply(status: int, body: dict[str, Any]) -> Response:
+    """A JSON answer."""
+    return Response(status, {"Cache-Control": "no-store"}, json.dumps(body).encode())
+
+
+def problem(status: int, code: str, text: str) -> Response:
+    """An answer of type problem+json."""
+    body = {"type": "about:blank", "status": status, "title": code, "code": code, "detail": text}
+    return Response(status, {}, json.dumps(body).encode(), "application/problem+json")

@@ -1,0 +1,261 @@
+"""A worker by the REST calls alone: no channel, the same messages in the same frames (I/O).
+
+Every binary body, either way, is one or more frames, one after the other (`p2p.base.frames`, little endian)::
+
+    u32 header_len | u32 n | u64 body_len | header | sizes u32[n] | body        sum(sizes) == body_len
+
+``header`` is the msgpack array of a message of `company.messages`: its code, then its fields in order. Fragments, results and
+params are values of `p2p.base.codec`. An independent worker needs no more than this page.
+
+1. Join (or come back): ``POST {chief}/api/v1/workers/join``, JSON
+   ``{"token": TEXT, "name": TEXT, "slots": N, "http": "http://host:port", "callback": HEX64, "key": HEX64, "machine": [Machine array]}``;
+   ``callback`` is a secret of the worker's choice, which the chief shows in ``Authorization: Bearer`` when it calls the worker. Who has
+   joined before sends ``"worker": ID, "bearer": TEXT`` in place of ``token``. Answer 201 ``{"worker": ID, "token": BEARER,
+   "supervisor": ID}``; every call below carries ``Authorization: Bearer BEARER``.
+2. The chief sends ``POST {worker}/processor``: a ProcessorIs frame, item 0 the archive. The worker verifies it (SHA-256 digest of the file
+   list, signature; `company.package`) and answers 200, 204 if it had it, 403 if it refuses. A worker that lacks one may also
+   ``GET {chief}/processor/{hex digest}``, which answers the same frame.
+3. The chief sends ``POST {worker}/activate/data-fragment``: frames JobIs (item 0 params; before the first Run of a job) and Run (items: the
+   fragments; none when ``count`` are to be fetched by 4), at times Cancel, Recall, JobOver, Drain, Undrain, Ack, Stale. ``slot`` and
+   ``token`` (the lease) are in Run. Answer 200. An empty body asks whether the worker lives.
+4. ``GET {chief}/data-fragment/{n}?job=ID&count=K`` with ``Company-Lease: TOKEN``: one Run frame with items ``n .. n+K-1``; also for a
+   fragment that Run.blobs lists, whose item is empty there, with K = 1.
+5. ``POST {chief}/upload/result-fragment``: one Outcome frame (items: status u8[count], duration_us u32[count], logs, then the results; may
+   come in parts, ``last`` ends the lease), or Failed, Recalled, JobBlocked, SlotState, Status, Artifact; several frames may share a body.
+   Answer 200 with frames as in 3, or 204: on disk, and nothing to do until activated. 409: the lease is gone. Sending the same
+   Outcome again is answered like the first time.
+
+A result larger than 4 MiB travels inside its Outcome here; what does not fit into a body of 16 MiB fails with cause output-flood.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+import numpy as np
+import trio
+
+from company import messages as m
+from company.worker.batch import Batch
+from company.worker.link import Refusal
+from company.worker.results import HeldResults, Part
+from company.worker.retry import wait_before_attempt_s
+from p2p.base.errors import MalformedMessage, ParallelError, PeerError, Unavailable
+from p2p.base.frames import MAX_BODY_BYTES, NO_SIZES, Frame, FrameParser, Sizes, encode_frame
+from p2p.base.schema import Message, parse_any_untrusted
+from p2p.net.http_client import HttpClient, HttpReply
+
+log = logging.getLogger(__name__)
+CALL_TIMEOUT_S = 60.0
+MAX_ANSWER_BYTES = 40 << 20
+MAX_FRAGMENT_BYTES = 256 << 20
+MAX_CONTROL = 1024
+OK = (200, 201, 202, 204)
+
+
+class RestPort(Protocol):
+    """What the link asks of the worker around it."""
+
+    async def on_message(self, message: Message, frame: Frame) -> None: ...
+    def on_acked(self, token: int, first: int) -> None: ...
+    def on_stale(self, token: int) -> None: ...
+
+
+class RestLink:
+    """Calls the chief; the other direction is `company.worker.api`."""
+
+    def __init__(self, client: HttpClient, *, chief: str, bearer: str, results: HeldResults, port: RestPort, rng: Random) -> None:
+        self._client = client
+        self._chief = chief.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {bearer}"}
+        self._results = results
+        self._port = port
+        self._rng = rng
+        self._control: deque[Message] = deque(maxlen=MAX_CONTROL)
+        self._wanted: deque[m.NeedProcessor] = deque()
+        self._work = trio.Event()
+
+    def tell(self, message: Message) -> None:
+        """Send a control message with the next call."""
+        if isinstance(message, m.NeedProcessor):
+            self._wanted.append(message)
+        else:
+            self._control.append(message)
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._work.set()
+
+    async def run(self) -> None:
+        """Send what is made, for ever. Raises `Refusal` when the chief does not know this worker any more."""
+        attempt = 0
+        while True:
+            try:
+                if self._wanted:
+                    await self._get_processor(self._wanted[0])
+                    self._wanted.popleft()
+                elif self._control or self._results.next_unsent() is not None:
+                    await self._upload()
+                else:
+                    self._work = trio.Event()
+                    await self._work.wait()
+                attempt = 0
+            except (Unavailable, PeerError) as error:
+                attempt += 1
+                log.info("chief away: %s", error.text)
+                await trio.sleep(wait_before_attempt_s(attempt, self._rng))
+
+    async def say_bye(self, reason: str) -> None:
+        """Hand in what is left and leave."""
+        self.tell(m.Bye(reason[:64]))
+        with trio.move_on_after(3):
+            try:
+                await self._upload()
+            except ParallelError:
+                return
+
+    async def _upload(self) -> None:
+        """One call: the control messages and at most one part. Raises `Unavailable`, `PeerError`, `Refusal`."""
+        part = self._results.next_unsent()
+        sent = list(self._control)
+        pieces = [encode(message) for message in sent]
+        if part is not None:
+            pieces.append(self._encode_part(part))
+        reply = await self._call("POST", "/upload/result-fragment", body=b"".join(pieces))
+        for message in sent:
+            if self._control and self._control[0] is message:
+                self._control.popleft()
+        if part is not None:
+            self._results.mark_sent(part)
+            if reply.status == 409:
+                self._port.on_stale(part.token)
+            elif part.first is not None:
+                self._port.on_acked(part.token, part.first)
+        if reply.status == 200:
+            for answer, frame in messages_untrusted(reply.body):
+                await self._port.on_message(answer, frame)
+
+    def _encode_part(self, part: Part) -> bytes:
+        body = self._results.body_of(part)
+        if not part.blobs or not isinstance(part.message, m.Outcome):
+            return encode(part.message, part.sizes, body)
+        if len(body) + sum(blob.size for blob in part.blobs) > MAX_BODY_BYTES:
+            big = part.blobs[0]
+            text = f"a result of {big.size} bytes is too large for a worker that speaks REST"
+            return encode(m.Failed(part.token, part.message.job, big.index, "output-flood", "", text, "", 0, 0), np.zeros(2, dtype="<u4"))
+        return _with_blobs_inside(part.message, part, body)
+
+    async def _get_processor(self, want: m.NeedProcessor) -> None:
+        reply = await self._call("GET", f"/processor/{want.processor.hex()}")
+        if reply.status != 200:
+            raise PeerError("processor-missing", f"the chief has no processor {want.processor.hex()[:16]} for us ({reply.status})")
+        for message, frame in messages_untrusted(reply.body):
+            await self._port.on_message(message, frame)
+
+    async def fragments(self, token: int, job: str, first: int, count: int) -> Frame:
+        """Fetch fragments of a lease. Raises `Unavailable`, `PeerError`."""
+        reply = await self._call("GET", f"/data-fragment/{first}?job={job}&count={count}", lease=token, max_bytes=MAX_FRAGMENT_BYTES)
+        if reply.status != 200:
+            raise Unavailable("fragment-refused", f"the chief gave no fragments ({reply.status})")
+        frames = FrameParser(max_body=MAX_FRAGMENT_BYTES).feed_untrusted(reply.body)
+        if len(frames) != 1 or len(frames[0].sizes) != count:
+            raise MalformedMessage(f"{count} fragments were asked for")
+        return frames[0]
+
+    async def fetch_blob(self, batch: Batch, offset: int, size: int, digest: bytes, path: Path) -> None:
+        """Fetch one large fragment into ``path``; its digest is the caller's chief's word, TLS or loopback carries it."""
+        frame = await self.fragments(batch.token, batch.job, batch.first + offset, 1)
+        if len(frame.body) != size:
+            raise PeerError("blob-wrong-size", f"fragment {batch.first + offset} has {len(frame.body)} bytes, {size} were announced")
+        await trio.Path(path).write_bytes(frame.body)
+
+    async def _call(self, method: str, path: str, *, body: bytes | None = None, lease: int | None = None, max_bytes: int = MAX_ANSWER_BYTES) -> HttpReply:
+        headers = dict(self._headers)
+        if lease is not None:
+            headers["Company-Lease"] = str(lease)
+        if body is not None:
+            headers["Content-Type"] = "application/octet-stream"
+        reply = await self._client.request(
+            method, self._chief + path, headers=headers, body=body, timeout_s=CALL_TIMEOUT_S, max_bytes=max_bytes
+        )
+        if reply.status in (401, 403):
+            raise Refusal(problem_code(reply) or "worker-unknown", "the chief does not accept this worker's token any more")
+        if reply.status not in OK and reply.status not in (404, 409):
+            raise Unavailable("chief-error", f"the chief answered {reply.status} {problem_code(reply)}")
+        return reply
+
+
+async def join_by_rest(client: HttpClient, chief: str, body: dict[str, Any]) -> dict[str, str]:
+    """The first call. Returns the answer. Raises `Refusal`, `Unavailable`, `PeerError`."""
+    reply = await client.request(
+        "POST", chief.rstrip("/") + "/api/v1/workers/join", headers={"Content-Type": "application/json"}, body=json.dumps(body).encode()
+    )
+    if 400 <= reply.status < 500 and reply.status != 429:
+        raise Refusal(problem_code(reply) or f"http-{reply.status}", problem_text(reply) or f"the chief answered {reply.status}")
+    if reply.status not in OK:
+        raise Unavailable("chief-error", f"the chief answered {reply.status}")
+    try:
+        answer = json.loads(reply.body)
+        return {key: str(answer[key]) for key in ("worker", "token", "supervisor")}
+    except (ValueError, KeyError, TypeError):
+        raise MalformedMessage("the chief's answer to a join has no worker, token and supervisor") from None
+
+
+def encode(message: Message, sizes: Sizes = NO_SIZES, body: bytes | memoryview = b"") -> bytes:
+    """One frame as bytes."""
+    head, tail = encode_frame(message.as_array(), sizes, body)
+    return head + bytes(tail)
+
+
+def messages_untrusted(data: bytes) -> list[tuple[Message, Frame]]:
+    """The messages of one HTTP body. Raises only `MalformedMessage`, also for bytes left over."""
+    parser = FrameParser()
+    frames = parser.feed_untrusted(data)
+    if not parser.is_idle:
+        raise MalformedMessage("the body ends inside a frame")
+    return [(parse_any_untrusted(m.MESSAGES, frame.header), frame) for frame in frames]
+
+
+def _with_blobs_inside(message: m.Outcome, part: Part, body: bytes | memoryview) -> bytes:
+    """The frame of an Outcome with its spooled results put where they belong."""
+    sizes = np.array(part.sizes, dtype="<u4")
+    for blob in part.blobs:
+        sizes[3 + blob.index - message.first] = blob.size
+    starts = np.concatenate(([0], np.cumsum(part.sizes, dtype=np.int64)))
+    pieces: list[bytes | memoryview] = []
+    at = 0
+    view = memoryview(body)
+    for blob in part.blobs:
+        stop = int(starts[3 + blob.index - message.first])
+        pieces += [view[at:stop], blob.path.read_bytes()]
+        at = stop
+    pieces.append(view[at:])
+    inside = m.Outcome(
+        message.token, message.job, message.first, message.count, message.last, message.run_us, message.cpu_us, message.peak_bytes,
+        message.log_dropped, (),
+    )  # fmt: skip
+    return encode(inside, sizes, b"".join(pieces))
+
+
+def problem_code(reply: HttpReply) -> str:
+    """The code of a problem+json answer, or nothing."""
+    return _problem_field(reply, "code")
+
+
+def problem_text(reply: HttpReply) -> str:
+    """The sentence of a problem+json answer, or nothing."""
+    return _problem_field(reply, "detail") or _problem_field(reply, "title")
+
+
+def _problem_field(reply: HttpReply, name: str) -> str:
+    try:
+        value = json.loads(reply.body[: 64 << 10])
+    except ValueError:
+        return ""
+    return str(value.get(name, ""))[:300] if isinstance(value, dict) else ""
