@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: demo test fast lint bench chaos clean lock pictures
 
 demo: $(VENV)/.run
-	@$(BIN)/company demo --out demo-output
+	@$(BIN)/company demo
 
 test: $(VENV)/.test
 	@tools/apt-packages chromium

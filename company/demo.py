@@ -23,7 +23,7 @@ DEFAULT_OUT = Path("demo-output")
 WORKERS = ("w1", "w2")
 TOP = 50  # most frequent identifiers and words that a report lists
 SHOWN = 12
-PICTURE = {"width": 960, "height": 540, "samples": 2}
+PICTURE = {"width": 800, "height": 450, "samples": 2}
 REFERENCE_TIMEOUT_S = 300.0
 
 

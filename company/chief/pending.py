@@ -28,13 +28,13 @@ class _Run:
 
     def append(self, sizes: Sizes, costs: Costs | None) -> None:
         need = self.end + len(sizes)
-        if need > len(self.sizes):
+        if need > len(self.sizes) or not self.sizes.flags.owndata or not self.sizes.flags.writeable:  # never write into another's array
             grown: Sizes = np.empty(max(need, 2 * len(self.sizes)), dtype="<u4")
             grown[: self.end] = self.sizes[: self.end]
             self.sizes = grown
         self.sizes[self.end : need] = sizes
         if self.costs is not None and costs is not None:
-            if need > len(self.costs):
+            if need > len(self.costs) or not self.costs.flags.owndata:
                 wider: Costs = np.empty(len(self.sizes), dtype=np.float64)
                 wider[: self.end] = self.costs[: self.end]
                 self.costs = wider
@@ -55,8 +55,6 @@ class Pending:
             return
         last = self._runs[-1] if self._runs else None
         if last is not None and last.first + last.end == first and (last.costs is None) == (costs is None):
-            if not last.sizes.flags.writeable:
-                last.sizes = last.sizes.copy()
             last.append(sizes, costs)
         else:
             self._runs.append(_Run(first, sizes, costs))
@@ -77,6 +75,23 @@ class Pending:
         self.count -= count
         if run.start >= run.end:
             self._runs.popleft()
+
+    def discard(self, first: int, count: int) -> None:
+        """Remove what is here of a range: somebody holds it already."""
+        stop = first + count
+        kept: deque[_Run] = deque()
+        for run in self._runs:
+            start, end = run.first + run.start, run.first + run.end
+            low, high = max(first, start), min(stop, end)
+            if low >= high:
+                kept.append(run)
+                continue
+            self.count -= high - low
+            for a, b in ((start, low), (high, end)):
+                if a < b:
+                    at, to = a - run.first, b - run.first
+                    kept.append(_Run(a, run.sizes[at:to], None if run.costs is None else run.costs[at:to]))
+        self._runs = kept
 
     def clear(self) -> None:
         """Forget all."""

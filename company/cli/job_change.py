@@ -26,13 +26,14 @@ def _tell(session: Session, job: Job) -> None:
 @click.option("--failed", is_flag=True, help="All fragments that failed for good; this is what happens without options.")
 @click.option("--fragments", "chosen", metavar="LIST", help="Only these: 3,7-9")
 @click.option("--merge", is_flag=True, help="Only the merge.")
+@click.option("--max-fails", metavar="N|P%", help="From now on, how many fragments may fail: 0, 5 or 10%.")
 @pass_session
-def retry(session: Session, id: str, failed: bool, chosen: str | None, merge: bool) -> None:
+def retry(session: Session, id: str, failed: bool, chosen: str | None, merge: bool, max_fails: str | None) -> None:
     """Try what failed again; results that are there are kept."""
     if sum((failed, chosen is not None, merge)) > 1:
         raise click.UsageError("give one of --failed, --fragments and --merge")
     numbers = parse_numbers(chosen) if chosen is not None else None
-    _tell(session, session.job(id).retry(fragments=numbers, merge=merge))
+    _tell(session, session.job(id).retry(fragments=numbers, merge=merge, max_fails=max_fails))
 
 
 @click.command(cls=Command)

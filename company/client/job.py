@@ -201,11 +201,10 @@ class Job:
         part.replace(final)
         return [final]
 
-    def retry(self, *, fragments: list[int] | None = None, merge: bool = False) -> Job:
-        """Try the failed fragments again (or those named, or only the merge)."""
-        if merge:
-            return self._change("retry", {"merge": True})
-        return self._change("retry", {"fragments": fragments} if fragments is not None else {"failed": True})
+    def retry(self, *, fragments: list[int] | None = None, merge: bool = False, max_fails: str | None = None) -> Job:
+        """Try the failed fragments again (or those named, or only the merge), with another ``max_fails`` if given."""
+        what: dict[str, Any] = {"merge": True} if merge else {"failed": True} if fragments is None else {"fragments": fragments}
+        return self._change("retry", what | ({"max_fails": max_fails} if max_fails is not None else {}))
 
     def pause(self) -> Job:
         """Give out no more of its fragments."""

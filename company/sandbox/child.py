@@ -21,8 +21,9 @@ import numpy as np
 import trio
 
 from company.sandbox import wire
+from company.sandbox.checks import check_frame_untrusted
 from company.sandbox.page import Page, read_log, read_page
-from company.sandbox.page_slots import STAGE_NONE
+from company.sandbox.page_slots import STAGE_LOADED, STAGE_NONE
 from company.sandbox.profile import Profile
 from company.sandbox.verdict import Killed, Verdict, judge
 from p2p.base.codec import encode_value
@@ -113,9 +114,9 @@ class Child:
             translated.setdefault("output", self._inside("/output"))
         await self.send([wire.LOAD, role, translated], sizes, b"".join(items))
         header = (await self.receive()).header
-        if header[0] != wire.READY or len(header) != 3 or type(header[1]) is not list:
+        if header[0] != wire.READY:
             raise ChildDied(await self._condemn("garbage-on-pipe", "the child answered its package with something else"))
-        return Ready(tuple(str(name)[:64] for name in header[1][:16]), str(header[2])[:200])
+        return Ready(tuple(header[1]), header[2])
 
     async def send(self, header: list[Any], sizes: Sizes = NO_SIZES, body: bytes | memoryview = b"") -> None:
         """Send one frame; waits while the child does not read. Raises `ChildDied`."""
@@ -140,7 +141,7 @@ class Child:
             await self.send_chunk(blob, view[start : start + CHUNK_BYTES], last=start + CHUNK_BYTES >= len(view))
 
     async def receive(self) -> Frame:
-        """The next frame. Raises `ChildFailed` for FAILED, `ChildDied` at the end."""
+        """The next frame, its header checked (`company.sandbox.checks`). Raises `ChildFailed` for FAILED, `ChildDied` at the end."""
         while not self._frames:
             try:
                 data = await self._from_child.receive_some(READ_BYTES)
@@ -149,12 +150,14 @@ class Child:
             if not data:
                 raise ChildDied(await self._death())
             try:
-                self._frames.extend(self._parser.feed_untrusted(data))
+                for frame in self._parser.feed_untrusted(data):
+                    check_frame_untrusted(frame)
+                    self._frames.append(frame)
             except MalformedMessage as error:
                 raise ChildDied(await self._condemn("garbage-on-pipe", f"the child sent nonsense: {error.text}")) from None
         frame = self._frames.popleft()
         if frame.header[0] == wire.FAILED:
-            raise _failed_untrusted(frame.header)
+            raise ChildFailed(*frame.header[1:])
         return frame
 
     def page(self) -> Page:
@@ -197,7 +200,7 @@ class Child:
             await trio.sleep(interval_s)
             page = self.page()
             if time_limit_s is not None and page.in_user and page.started_s_ago > time_limit_s:
-                self.kill("time-limit", _too_long(self.profile.role, page.index, time_limit_s))
+                self.kill("time-limit", _too_long(self.profile.role, page, time_limit_s))
             if self.profile.output is not None:
                 used = await trio.to_thread.run_sync(used_bytes, self.profile.output)
                 if used > self.profile.output_max_bytes:
@@ -243,7 +246,10 @@ class Child:
         return await self._condemn("garbage-on-pipe", "the child closed its pipe and lived on")
 
 
-def _too_long(role: str, index: int, limit_s: float) -> str:
+def _too_long(role: str, page: Page, limit_s: float) -> str:
+    index = page.index
+    if page.stage < STAGE_LOADED:
+        return f"the package took longer than {limit_s:g} s to import"
     if role == "split":
         return f"split made no further fragment for {limit_s:g} s, after {index:,}"
     if role == "merge":
@@ -270,9 +276,3 @@ def used_bytes(folder: Path) -> int:
             except OSError:  # gone meanwhile
                 continue
     return total
-
-
-def _failed_untrusted(header: list[Any]) -> ChildFailed:
-    words = [str(word)[:limit] for word, limit in zip(header[1:], (16, 200, 2000, 16 << 10), strict=False)]
-    words += [""] * (4 - len(words))
-    return ChildFailed(*words)

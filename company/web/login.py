@@ -47,8 +47,6 @@ class LoginPages:
             session, _ = await call.chief.use_login(given)
             return session
         except Refused as refused:
-            if refused.code not in ("login-unknown", "login-malformed", "login-used-up"):
-                raise
             try:
                 await call.chief.authenticate(given)  # an access token will do as well, and is then what the cookie holds
             except Refused:

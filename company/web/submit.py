@@ -72,7 +72,7 @@ class SubmitPages:
         read = _Read()
         try:
             with tempfile.TemporaryFile(dir=self._scratch) as file:
-                await self._read(call, parts, read, TarSpool(file, call.chief.limits().get("dataset_bytes", DEFAULT_DATA_BYTES)))
+                await self._read(call, parts, read, TarSpool(file, call.chief.limits().get("dataset_max_bytes", DEFAULT_DATA_BYTES)))
             job = await call.chief.submit(_request_of(read), by=call.by)
         except (ParallelError, BodyTooLarge) as error:
             if read.package is not None:
@@ -102,7 +102,7 @@ class SubmitPages:
         if part.name == "package_archive":
             read.package, _ = await call.chief.add_package(part.chunks(), by=call.by, name=filename.split(".")[0] or None)
         elif part.name == "package_files":
-            limit = call.chief.limits().get("package_bytes", DEFAULT_PACKAGE_BYTES)
+            limit = call.chief.limits().get("package_max_bytes", DEFAULT_PACKAGE_BYTES)
             if len(read.package_files) >= MAX_PARTS:
                 raise TooLarge("too-many-files", f"A package may have {MAX_PARTS} files.", limit=MAX_PARTS, actual=MAX_PARTS + 1)
             data = await small_part(part, limit - read.package_bytes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from company import messages as m
@@ -29,7 +30,7 @@ class ApiPort(Protocol):
     def health(self) -> dict[str, Any]: ...
 
 
-def worker_routes(port: ApiPort, processors: Processors | None, callback: str | None) -> list[Route]:
+def worker_routes(port: ApiPort, processors: Callable[[], Processors | None], callback: str | None) -> list[Route]:
     """The routes of one worker. ``callback``: nil for a worker that has a channel, which then takes no work here."""
 
     async def health(_: Request) -> Response:
@@ -39,14 +40,16 @@ def worker_routes(port: ApiPort, processors: Processors | None, callback: str | 
         messages = await _read(request, callback)
         if isinstance(messages, Response):
             return messages
-        if len(messages) != 1 or not isinstance(messages[0][0], m.ProcessorIs) or processors is None:
+        message, frame = messages[0] if len(messages) == 1 else (None, None)
+        if not isinstance(message, m.ProcessorIs) or frame is None:
             return problem(400, "malformed-message", "one ProcessorIs frame was expected")
-        message, frame = messages[0]
-        assert isinstance(message, m.ProcessorIs)
-        if processors.has(message.processor):
+        cache = processors()
+        if cache is None:
+            return problem(503, "starting", "this worker is starting")
+        if cache.has(message.processor):
             return Response(204)
         try:
-            await processors.offer(message, bytes(frame.body))
+            await cache.offer(message, bytes(frame.body))
         except PeerError as error:
             return problem(403, error.code, error.text)
         return reply(200, {"processor": message.processor.hex()})

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Never, Protocol
 
@@ -19,6 +20,7 @@ import numpy as np
 import trio
 
 from company import messages as m
+from company.worker.batch import Batch
 from company.worker.bulk import STALE, BulkChannel
 from company.worker.dialling import Dialler
 from company.worker.results import HeldResults, Part
@@ -86,9 +88,9 @@ class ChiefLink:
         self._ping = 0
         self.bulk = BulkChannel(lambda: dialler.open("bulk"))
 
-    @property
-    def is_up(self) -> bool:
-        return self._channel is not None
+    async def bulk_fetch(self, batch: Batch, offset: int, size: int, digest: bytes, path: Path) -> None:
+        """Fetch one large fragment into ``path``. Raises `Unavailable`, `PeerError`, `OSError`."""
+        await self.bulk.get(batch.token, batch.job, batch.first + offset, size=size, digest=digest, path=path)
 
     def tell(self, message: Message, sizes: Sizes = NO_SIZES, body: bytes = b"") -> None:
         """Send a control message if there is a channel; else it is lost, which a Resume makes good."""

@@ -29,6 +29,7 @@ class WorkerOptions:
     allow_requirements: bool = False
     require_client_signature: bool = False
     sandbox_allow_none: bool = False
+    chief_http: str | None = None  # transport rest: the chief's URL; nil: the token's first host, port 8470
     http: str = "127.0.0.1:0"
     http_public: str | None = None  # what the chief is told to call, when that differs from ``http``
     rpc: str = "0.0.0.0:0"  # "" or "off": relay for nobody

@@ -30,6 +30,7 @@ A result larger than 4 MiB travels inside its Outcome here; what does not fit in
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections import deque
@@ -133,7 +134,8 @@ class RestLink:
                 self._control.popleft()
         if part is not None:
             self._results.mark_sent(part)
-            if reply.status == 409:
+            if reply.status not in OK or self._is_too_large(part):
+                log.warning("the chief refused a result of lease %d: %d %s", part.token, reply.status, problem_code(reply))
                 self._port.on_stale(part.token)
             elif part.first is not None:
                 self._port.on_acked(part.token, part.first)
@@ -145,11 +147,14 @@ class RestLink:
         body = self._results.body_of(part)
         if not part.blobs or not isinstance(part.message, m.Outcome):
             return encode(part.message, part.sizes, body)
-        if len(body) + sum(blob.size for blob in part.blobs) > MAX_BODY_BYTES:
+        if self._is_too_large(part):
             big = part.blobs[0]
             text = f"a result of {big.size} bytes is too large for a worker that speaks REST"
             return encode(m.Failed(part.token, part.message.job, big.index, "output-flood", "", text, "", 0, 0), np.zeros(2, dtype="<u4"))
         return _with_blobs_inside(part.message, part, body)
+
+    def _is_too_large(self, part: Part) -> bool:
+        return part.size_bytes + sum(blob.size for blob in part.blobs) > MAX_BODY_BYTES
 
     async def _get_processor(self, want: m.NeedProcessor) -> None:
         reply = await self._call("GET", f"/processor/{want.processor.hex()}")
@@ -169,13 +174,15 @@ class RestLink:
         return frames[0]
 
     async def fetch_blob(self, batch: Batch, offset: int, size: int, digest: bytes, path: Path) -> None:
-        """Fetch one large fragment into ``path``; its digest is the caller's chief's word, TLS or loopback carries it."""
+        """Fetch one large fragment into ``path``. Raises `Unavailable`, `PeerError`, `OSError`."""
         frame = await self.fragments(batch.token, batch.job, batch.first + offset, 1)
-        if len(frame.body) != size:
-            raise PeerError("blob-wrong-size", f"fragment {batch.first + offset} has {len(frame.body)} bytes, {size} were announced")
+        if len(frame.body) != size or hashlib.blake2b(frame.body, digest_size=32).digest() != digest:
+            raise PeerError("blob-wrong-digest", f"fragment {batch.first + offset} is not what was announced")
         await trio.Path(path).write_bytes(frame.body)
 
-    async def _call(self, method: str, path: str, *, body: bytes | None = None, lease: int | None = None, max_bytes: int = MAX_ANSWER_BYTES) -> HttpReply:
+    async def _call(
+        self, method: str, path: str, *, body: bytes | None = None, lease: int | None = None, max_bytes: int = MAX_ANSWER_BYTES
+    ) -> HttpReply:
         headers = dict(self._headers)
         if lease is not None:
             headers["Company-Lease"] = str(lease)
@@ -186,7 +193,7 @@ class RestLink:
         )
         if reply.status in (401, 403):
             raise Refusal(problem_code(reply) or "worker-unknown", "the chief does not accept this worker's token any more")
-        if reply.status not in OK and reply.status not in (404, 409):
+        if reply.status >= 500 or reply.status in (408, 429):
             raise Unavailable("chief-error", f"the chief answered {reply.status} {problem_code(reply)}")
         return reply
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
+from typing import Any, Protocol
 
 import trio
 
@@ -16,6 +17,7 @@ from company import messages as m
 from company.home_lock import HomeLock
 from company.paths import WorkerHome, make_private
 from company.sandbox import Sandbox
+from company.tokens import JoinToken, parse_token_untrusted
 from company.worker import events as ev
 from company.worker import facts
 from company.worker.batch import Batch
@@ -61,6 +63,18 @@ def wipe(folder: Path) -> None:
     make_private(folder)
 
 
+FetchBlob = Callable[[Batch, int, int, bytes, Path], Awaitable[None]]
+
+
+class Link(Protocol):
+    """The way to the chief: `ChiefLink` or `company.worker.rest.RestLink`."""
+
+    def tell(self, message: Message) -> None: ...
+    def wake(self) -> None: ...
+    async def run(self) -> None: ...
+    async def say_bye(self, reason: str) -> None: ...
+
+
 class Worker:
     """The parts of one worker, put together."""
 
@@ -70,71 +84,92 @@ class Worker:
         self._identity = identity
         self._sandbox = sandbox
         self._rng = rng
+        self.results = HeldResults(home.scratch / "results")
         self._membership: Membership | None = None
         self._core: WorkerCore | None = None
-        self._link: ChiefLink | None = None
+        self._link: Link | None = None
+        self._fetch: FetchBlob | None = None
         self._rpc_address: str | None = None
-        self._http_address: str | None = None
+        self.http_address: str | None = None
+        self.processors: Processors | None = None
         self._is_ready = False
         self._left = trio.Event()
 
     # -- life
     async def run(self) -> None:
         """From joining to leaving."""
+        if self._options.transport == "rest":
+            await self._run_rest()
+        else:
+            await self._run_rpc()
+
+    async def _run_rpc(self) -> None:
         membership = await self._become_member()
-        slots = self._options.slots
-        async with Children.open(self._sandbox, slots) as children, trio.open_nursery() as nursery:
-            core = self._build(membership, nursery)
-            core.runners = [SlotRunner(slot, children, core) for slot in range(slots)]
+        async with trio.open_nursery() as nursery:
             if self._options.rpc not in OFF:
                 await self._listen(membership, nursery)
+            dialler = Dialler(
+                self._identity, chief_key=membership.chief_key, addresses=membership.addresses, via=self._options.via or membership.via
+            )
+            link = ChiefLink(dialler, self.results, self, self._rng)
+            self._fetch = link.bulk_fetch
+            await self._work(membership, link, nursery)
+            nursery.cancel_scope.cancel()
+
+    async def _run_rest(self) -> None:
+        """The same with HTTP both ways; aiohttp is imported for nobody else."""
+        from company.worker.rest_service import open_rest
+
+        token = self._token()
+        async with open_rest(self._options, self._home, self._identity, token, self, self._rng) as (membership, link):
+            self._membership = membership
+            self._fetch = link.fetch_blob
+            async with trio.open_nursery() as nursery:
+                await self._work(membership, link, nursery)
+                nursery.cancel_scope.cancel()
+
+    async def _work(self, membership: Membership, link: Link, nursery: trio.Nursery) -> None:
+        """Run slots and link until the worker leaves."""
+        self._membership = membership
+        self._link = link
+        slots = self._options.slots
+        self.processors = Processors(
+            self._home.packages, chief_key=membership.chief_key, ask=self.tell,
+            require_client_signature=self._options.require_client_signature,
+        )  # fmt: skip
+        async with Children.open(self._sandbox, slots) as children:
+            core = self._core = WorkerCore(
+                slots=slots, results=self.results, processors=self.processors, upstream=self, scratch=self._home.scratch,
+                nursery=nursery, on_leave=lambda _: self._left.set(),
+            )  # fmt: skip
+            core.runners = [SlotRunner(slot, children, core) for slot in range(slots)]
             for runner in core.runners:
                 nursery.start_soon(runner.run)
             nursery.start_soon(core.tick)
             if self._options.handle_signals:
                 nursery.start_soon(self._obey_signals)
-            assert self._link is not None
-            nursery.start_soon(self._link.run)
+            nursery.start_soon(link.run)
             await self._left.wait()
-            await self._link.say_bye("leaving")
-            nursery.cancel_scope.cancel()
+            await link.say_bye("leaving")
+
+    def _token(self) -> JoinToken | None:
+        return None if self._options.token is None else parse_token_untrusted(self._options.token)
 
     async def _become_member(self) -> Membership:
         """What is remembered, or a join with the token. Raises `UsageError` when there is neither."""
         options = self._options
         known = load_membership(self._home.root)
-        if options.token is None:
+        token = self._token()
+        if token is None:
             if known is None:
                 raise UsageError("not-joined", f"worker {options.name} has joined no company", hint="company worker join TOKEN")
-            self._membership = known
             return known
-        from company.tokens import parse_token_untrusted
-
-        token = parse_token_untrusted(options.token)
-        if known is not None and known.chief_key == token.chief_key:
-            self._membership = known  # an old member: the token may be used up, and is not needed
-            return known
+        if known is not None and known.chief_key == token.chief_key and known.transport == "rpc":
+            return known  # an old member: the token may be used up, and is not needed
         joined = await join(token, identity=self._identity, machine=self.machine, via=options.via, rng=self._rng)
         save_membership(self._home.root, joined)
-        self._membership = joined
         log.info("joined %s as %s", joined.supervisor, joined.worker)
         return joined
-
-    def _build(self, membership: Membership, nursery: trio.Nursery) -> WorkerCore:
-        options = self._options
-        results = HeldResults(self._home.scratch / "results")
-        processors = Processors(
-            self._home.packages, chief_key=membership.chief_key, require_client_signature=options.require_client_signature, ask=self.tell
-        )
-        self._core = WorkerCore(
-            slots=options.slots, results=results, processors=processors, upstream=self, scratch=self._home.scratch,
-            nursery=nursery, on_leave=lambda _: self._left.set(),
-        )  # fmt: skip
-        dialler = Dialler(
-            self._identity, chief_key=membership.chief_key, addresses=membership.addresses, via=options.via or membership.via
-        )
-        self._link = ChiefLink(dialler, results, self, self._rng)
-        return self._core
 
     async def _listen(self, membership: Membership, nursery: trio.Nursery) -> None:
         host, port = split_listen(self._options.rpc)
@@ -172,7 +207,7 @@ class Worker:
         options = self._options
         return facts.machine(
             name=options.name, slots=options.slots, memory=options.memory_bytes, isolation=self._sandbox.rung,
-            requirements_allowed=options.allow_requirements, http=self._http_address, rpc=self._rpc_address,
+            requirements_allowed=options.allow_requirements, http=self.http_address, rpc=self._rpc_address,
         )  # fmt: skip
 
     def held(self) -> tuple[m.Held, ...]:
@@ -184,12 +219,16 @@ class Worker:
         return self._membership.worker
 
     def on_up(self, resumed: m.Resumed) -> None:
+        self.is_up(resumed.keep)
+
+    def is_up(self, keep: tuple[int, ...] | None) -> None:
+        """The chief knows us; ``keep``: which held leases still count, nil for all."""
         assert self._core is not None and self._membership is not None
-        self._core.on_link_up(resumed.keep)
+        self._core.on_link_up(keep)
         if not self._is_ready:
             self._is_ready = True
             if self._options.on_ready is not None:
-                self._options.on_ready({"worker": self._membership.worker, "rpc": self._rpc_address, "http": self._http_address})
+                self._options.on_ready({"worker": self._membership.worker, "rpc": self._rpc_address, "http": self.http_address})
 
     def on_down(self, why: str) -> None:
         log.warning("lost the chief: %s", why)
@@ -204,6 +243,16 @@ class Worker:
     def on_stale(self, token: int) -> None:
         assert self._core is not None
         self._core.apply(ev.LeaseGone(token, "stale"))
+
+    def on_acked(self, token: int, first: int) -> None:
+        assert self._core is not None
+        self._core.apply(ev.Acked(((token, first),)))
+
+    def health(self) -> dict[str, Any]:
+        """What /health shows."""
+        held = self.held() if self._core is not None else ()
+        busy = sum(1 for lease in held if lease[4] == "running")
+        return {"name": self._options.name, "slots": self._options.slots, "busy": busy, "held": len(held), "ready": self._is_ready}
 
     def on_failure_heard(self, token: int) -> None:
         assert self._core is not None
@@ -220,8 +269,8 @@ class Worker:
             self._link.wake()
 
     async def fetch_blob(self, batch: Batch, offset: int, size: int, digest: bytes, path: Path) -> None:
-        assert self._link is not None
-        await self._link.bulk.get(batch.token, batch.job, batch.first + offset, size=size, digest=digest, path=path)
+        assert self._fetch is not None
+        await self._fetch(batch, offset, size, digest, path)
 
 
 def split_listen(address: str) -> tuple[str | None, int]:

@@ -15,6 +15,7 @@ import trio
 
 from company.sandbox import ChildDied, ChildFailed, ChildPool, Mount, Profile, Sandbox, wire
 from p2p.base.codec import decode_value, encode_value
+from p2p.base.frames import encode_frame
 from tests.support.sandbox_children import outcomes, packed, process_child, run, send_batch
 
 IDENTITY = "def process(x): return x"
@@ -294,6 +295,24 @@ async def test_garbage_on_the_pipe_kills_the_child(sandbox: Sandbox) -> None:
         with pytest.raises(ChildDied) as death:
             await outcomes(child)
     assert death.value.verdict.cause == "garbage-on-pipe"
+
+
+async def test_a_silent_fragments_death_is_not_shown_with_its_neighbours_lines(sandbox: Sandbox) -> None:
+    source = "import os\ndef process(x):\n    if x == 3: os.write(2, b'last words') and os._exit(1)\n    print('neighbour', x)\n    return x\n"  # noqa: E501
+    async with process_child(sandbox, source) as child:
+        await send_batch(child, [0, 1, 2, 3])
+        with pytest.raises(ChildDied) as death:
+            await outcomes(child)
+    assert death.value.verdict.log_tail == b"last words"
+
+
+async def test_a_forged_message_kills_the_child_before_anyone_reads_it(sandbox: Sandbox) -> None:
+    forged = b"".join(encode_frame([wire.OUTCOME, 1, 0, 5, True, 0, 0, 0, 0, []]))
+    async with process_child(sandbox, f"import os\ndef process(x):\n    os.write(4, {forged!r})\n    return x\n") as child:
+        await send_batch(child, [1])
+        with pytest.raises(ChildDied) as death:
+            await child.receive()
+    assert death.value.verdict.cause == "garbage-on-pipe" and "OUTCOME of 5" in death.value.verdict.text
 
 
 async def test_a_package_that_cannot_be_imported_says_where(sandbox: Sandbox) -> None:

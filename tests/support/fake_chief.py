@@ -65,7 +65,7 @@ class FakeChief:
     wheels: list[StoredFile] = field(default_factory=list)
     reasons: list[views.ReasonView] = field(default_factory=list)
     needs_you: list[views.ReasonView] = field(default_factory=list)
-    max_bytes: dict[str, int] = field(default_factory=lambda: {"package_bytes": 1 << 20, "dataset_bytes": 1 << 20})
+    max_bytes: dict[str, int] = field(default_factory=lambda: {"package_max_bytes": 1 << 20, "dataset_max_bytes": 1 << 20})
     free_bytes: int = 1 << 40
     submitted: int = 0
     is_stopping: bool = False
@@ -164,7 +164,7 @@ class FakeChief:
         self, chunks: AsyncIterator[bytes], *, by: Principal, name: str | None = None, signer: bytes | None = None,
         signature: bytes | None = None,
     ) -> tuple[views.PackageView, bool]:  # fmt: skip
-        data = await self._read(chunks, "package_bytes")
+        data = await self._read(chunks, "package_max_bytes")
         if b"syntax error" in data:
             raise Invalid(
                 "package-invalid", "split.py has a syntax error.", errors=[{"path": "split.py", "line": 3, "detail": "invalid syntax"}]
@@ -204,9 +204,9 @@ class FakeChief:
     async def add_dataset(
         self, chunks: AsyncIterator[bytes], *, by: Principal, name: str, kind: str, expected_size: int | None = None,
     ) -> tuple[views.DatasetView, bool]:  # fmt: skip
-        if expected_size is not None and expected_size > self.max_bytes["dataset_bytes"]:
-            raise TooLarge("data-too-large", "Too large.", limit=self.max_bytes["dataset_bytes"], actual=expected_size)
-        return self._keep_dataset(await self._read(chunks, "dataset_bytes"), name, kind)
+        if expected_size is not None and expected_size > self.max_bytes["dataset_max_bytes"]:
+            raise TooLarge("data-too-large", "Too large.", limit=self.max_bytes["dataset_max_bytes"], actual=expected_size)
+        return self._keep_dataset(await self._read(chunks, "dataset_max_bytes"), name, kind)
 
     def _keep_dataset(self, data: bytes, name: str, kind: str) -> tuple[views.DatasetView, bool]:
         digest = hashlib.sha256(kind.encode() + data).hexdigest()
@@ -246,7 +246,7 @@ class FakeChief:
         upload = self._upload(upload_id)
         if offset != len(upload.data):
             raise Conflict("offset-mismatch", "Another offset.")
-        piece = await self._read(chunks, "dataset_bytes")
+        piece = await self._read(chunks, "dataset_max_bytes")
         if checksum is not None and hashlib.new(checksum[0], piece).digest() != checksum[1]:
             raise ChecksumMismatch("checksum-mismatch", "The piece is not what its checksum says.")
         if upload.length is not None and offset + len(piece) > upload.length:

@@ -136,6 +136,18 @@ async def test_logs_are_lines_and_follow_ends_with_the_job(world: World) -> None
     assert (await ask(world, "GET", "/api/v1/jobs/j-9/logs", "viewer")).status == 404
 
 
+async def test_followed_lines_come_once_though_their_order_changes(world: World) -> None:
+    world.chief.add_job("j-1")
+    world.chief.lines["j-1"] = [views.LogLine(fragment=0, stream="stdout", text="same") for _ in range(2)]
+    response = await world.server.open("GET", "/api/v1/jobs/j-1/logs?follow&format=text", headers=world.bearer("viewer"))
+    assert not isinstance(response.body, bytes)
+    pieces = aiter(response.body)  # type: ignore[arg-type]
+    got = [await anext(pieces), await anext(pieces)]
+    world.chief.lines["j-1"].insert(0, views.LogLine(fragment=None, stream="event", text="new event"))
+    got += [piece async for piece in pieces]
+    assert got == [b"same\n", b"same\n", b"new event\n", b"job done\n"]
+
+
 async def test_partial_results_are_shown_or_framed(world: World) -> None:
     world.chief.add_job("j-1")
     world.chief.results["j-1"] = [encode_value({"a": (1, 2)}), b"\xc1", encode_value(b"x" * (2 << 20))]
@@ -269,7 +281,7 @@ async def test_system_calls_answer(world: World) -> None:
     assert (await world.server.call("GET", "/api/v1/health/live")).json() == {"status": "ok"}
     assert (await world.server.call("GET", "/api/v1/health/ready")).status == 200
     assert (await ask(world, "GET", "/api/v1/company", "viewer")).json()["name"] == "Bio Lab"
-    assert (await ask(world, "GET", "/api/v1/limits", "viewer")).json()["package_bytes"] == 1 << 20
+    assert (await ask(world, "GET", "/api/v1/limits", "viewer")).json()["package_max_bytes"] == 1 << 20
     assert (await ask(world, "GET", "/api/v1/doctor", "operator")).json()["total"] == 1
     assert (await ask(world, "POST", "/api/v1/admin/backup", "owner", data=b'{"path": "relative"}')).status == 400
     assert (await ask(world, "POST", "/api/v1/admin/backup", "owner", data=b'{"path": "/b"}')).json()["path"] == "/b"

@@ -91,7 +91,7 @@ async def test_public_tus_client_uploads_and_resumes(tmp_path: Path) -> None:
 
         def begin() -> str:
             first = my.uploader(file_stream=io.BytesIO(data), chunk_size=100_000, metadata={"name": "corpus"}, upload_checksum=True)
-            first.upload_chunk()
+            first.upload_chunk()  # type: ignore[no-untyped-call]
             assert first.offset == 100_000 and first.url
             return str(first.url)
 
@@ -117,7 +117,7 @@ async def test_browser_logs_in_submits_and_downloads(tmp_path: Path) -> None:
         csrf = page.split('name="csrf" value="')[1][:64]
         (tmp_path / "a.txt").write_bytes(b"A" * 3_000_000)
         (tmp_path / "p.zip").write_bytes(b"PK")
-        world.chief.max_bytes["dataset_bytes"] = 10 << 20
+        world.chief.max_bytes["dataset_max_bytes"] = 10 << 20
         files = ["-F", f"package_archive=@{tmp_path}/p.zip", "-F", "data_name=tree", "-F", f"data_files=@{tmp_path}/a.txt"]
         assert await status(*jar, "-F", "csrf=wrong", *files, f"{url}/jobs/new", role=None) == 403 and not world.chief.packages
         empty = ["-F", 'data_file=@/dev/null;filename=""', "-F", "name=mine"]

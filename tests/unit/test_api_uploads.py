@@ -44,7 +44,7 @@ async def test_wrong_package_is_422_with_file_and_line(world: World) -> None:
 
 
 async def test_too_large_package_is_413_with_limit(world: World) -> None:
-    world.chief.max_bytes["package_bytes"] = 10
+    world.chief.max_bytes["package_max_bytes"] = 10
     answer = await post(world, "/upload/module-package", data=b"x" * 11)
     assert (answer.status, answer.json()["limit"]) == (413, 10)
     form = (FakePart("split.py", "split.py", b"x" * 11),)
@@ -95,7 +95,7 @@ async def test_data_is_streamed_with_name_and_kind(world: World) -> None:
     form = (FakePart("kind", None, b"file"), FakePart("data", "f.bin", b"123"))
     assert (await post(world, "/upload/data", form=form)).json()["name"] == "f.bin"
     assert (await post(world, "/upload/data", form=(*form, FakePart("data", "g.bin", b"4")))).code == "several-files"
-    world.chief.max_bytes["dataset_bytes"] = 5
+    world.chief.max_bytes["dataset_max_bytes"] = 5
     assert (await post(world, "/upload/data", data=b"123456")).status == 413
     world.chief.free_bytes = 1
     assert (await post(world, "/upload/data", data=b"123")).status == 507

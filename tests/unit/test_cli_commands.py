@@ -162,8 +162,8 @@ def test_changes_are_what_the_chief_is_asked_for(call: Call, chief: FakeChief) -
     assert call("job", "resume", "j-a")[0] == 0
     assert call("job", "retry", "last", "--fragments", "3,7-9")[0] == 0
     assert json.loads(chief.requests("POST", "/api/v1/jobs/j-a/retry")[0][1]) == {"fragments": [3, 7, 8, 9]}
-    assert call("job", "retry", "j-a")[0] == 0
-    assert json.loads(chief.requests("POST", "/api/v1/jobs/j-a/retry")[1][1]) == {"failed": True}
+    assert call("job", "retry", "j-a", "--max-fails", "10%")[0] == 0
+    assert json.loads(chief.requests("POST", "/api/v1/jobs/j-a/retry")[1][1]) == {"failed": True, "max_fails": "10%"}
     assert call("job", "retry", "j-a", "--merge", "--failed")[0] == 2
     assert call("job", "retry", "j-a", "--fragments", "9-7")[0] == 2
     assert json.loads(call("job", "edit", "j-a", "--memory", "1GiB", "--json")[1])["memory_bytes"] == 1 << 30

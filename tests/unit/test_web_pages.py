@@ -403,6 +403,7 @@ async def test_static_files_are_a_closed_list_with_licences(browser: Browser) ->
     assert (
         await browser.get("/static/style.css", headers={"If-None-Match": (await browser.get("/static/style.css")).headers["ETag"]})
     ).status == 304
+    assert b"<svg" in (await browser.get("/static/icon.svg")).body
     for path in ("/static/../pages.py", "/static/vendor/htmx/../../../routes.py", "/static/nothing"):
         assert (await browser.get(path)).status == 404
     assert b"Zero-Clause BSD" in (await browser.get("/static/vendor/htmx/LICENSE")).body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ async def list_jobs(call: Call) -> Response:
         state=request.query.get("state") or None,
         limit=number(request, "limit", 50, 1, MAX_LIST),
         offset=offset,
-        owner=call.by.id if owner == "me" else owner or None,
+        owner=call.by.name if owner == "me" else owner or None,
     )
     return list_reply(jobs, total, offset=offset)
 
@@ -119,14 +120,25 @@ async def logs(call: Call) -> Response:
 
 
 async def _follow(call: Call, ref: str, fragment: int | None, after: int) -> AsyncIterator[views.LogLine]:
-    """Lines as they come. The job is looked at before its lines, so that the last lines of an ended job are not missed."""
+    """Lines as they come, each once.
+
+    The chief's order changes as events and outputs come in, so lines are told apart by what they say, not by their place. The job is
+    looked at before its lines, so that the last lines of an ended job are not missed.
+    """
+    seen: Counter[int] = Counter()
     while True:
         has_ended = call.chief.job(ref).state in ENDED
-        before = after
-        async for line in call.chief.logs(ref, fragment=fragment, limit=MAX_LOG_LINES, after=after):
-            after += 1
-            yield line
-        if has_ended and after - before < MAX_LOG_LINES:
+        now: Counter[int] = Counter()
+        async for line in call.chief.logs(ref, fragment=fragment, limit=MAX_LOG_LINES, after=0):
+            key = hash((line.fragment, line.stream, line.text))
+            now[key] += 1
+            if now[key] > seen[key]:
+                seen[key] = now[key]
+                if after > 0:
+                    after -= 1
+                else:
+                    yield line
+        if has_ended:
             return
         await call.chief.wait_job(ref, timeout_s=_FOLLOW_STEP_S)
 

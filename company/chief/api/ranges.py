@@ -28,6 +28,7 @@ def file_reply(request: Request, file: StoredFile, *, immutable: bool = False) -
         "Cache-Control": "private, max-age=31536000, immutable" if immutable else "private, no-cache",
         "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(file.digest)).decode()}:",
         "Content-Disposition": attachment(file.name),
+        "Content-Security-Policy": "default-src 'none'; sandbox",  # a module's HTML must never run as ours
     }
     wanted = request.headers.get("If-Match")
     if wanted is not None and not is_listed(wanted, file.digest, weak=False):

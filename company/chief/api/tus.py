@@ -179,7 +179,7 @@ def _number(request: Request, header: str) -> int:
 
 
 def _limit(call: Call) -> int | None:
-    return call.chief.limits().get("dataset_bytes")
+    return call.chief.limits().get("dataset_max_bytes")
 
 
 def tus_endpoints() -> list[Endpoint]:

@@ -43,7 +43,7 @@ async def upload_package(call: Call) -> Response:
 
 async def package_from_parts(call: Call, parts: AsyncIterator[Part]) -> tuple[views.PackageView, bool]:
     """Store what a multipart form brings; a field ``name`` names it."""
-    limit = call.chief.limits().get("package_bytes", DEFAULT_PACKAGE_BYTES)
+    limit = call.chief.limits().get("package_max_bytes", DEFAULT_PACKAGE_BYTES)
     name: str | None = call.request.query.get("name")
     files: dict[str, bytes] = {}
     size = 0

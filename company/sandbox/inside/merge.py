@@ -25,7 +25,8 @@ SMALL_BYTES = 4 << 20
 
 def _stream(body: memoryview) -> Iterator[Any]:
     """The values of a run of bytes, decoded one after the other; each result is exactly one value."""
-    unpacker = msgpack.Unpacker(ext_hook=codec._hook_at(0), strict_map_key=False, raw=False, use_list=True, max_buffer_size=max(1, len(body)))
+    hook, bound = codec._hook_at(0), max(1, len(body))
+    unpacker = msgpack.Unpacker(ext_hook=hook, strict_map_key=False, raw=False, use_list=True, max_buffer_size=bound)
     unpacker.feed(body)
     return iter(unpacker)
 
@@ -62,7 +63,7 @@ class Results:
             blobs = self._pipe.take_blobs()
             if header[2]:
                 large = {offset: memoryview(blobs[number]) for number, (offset, _) in enumerate(header[2])}
-                values = map(codec.decode_value, _cut(sizes, body, large))
+                values: Iterator[Any] = map(codec.decode_value, _cut(sizes, body, large))
             else:
                 values = _stream(body)
             # A few hundred at a time: the page tells of progress, and passing them on costs no step of this generator each.

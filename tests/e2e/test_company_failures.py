@@ -1,0 +1,213 @@
+"""What goes wrong inside one fragment, split or merge stays there, is told in words, and costs nobody else anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.company_processes import RunningCompany, until, value_of, write_package
+
+BAD = 7
+
+
+def failing(folder: Path, how: str, *, n_seconds: str = "0") -> Path:
+    return write_package(
+        folder,
+        f"""
+        import os, sys, time, ctypes
+        def process(fragment):
+            print("begin", fragment)
+            if fragment == {BAD}:
+                {how}
+            time.sleep({n_seconds})
+            return fragment
+        """,
+    )
+
+
+def only_failure(company: RunningCompany, package: Path, data: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Run 40 fragments of which one is bad and may be; check that the others are there and the workers live on."""
+    before = {name: company.processes[name].pid for name in ("w1", "w2")}
+    job = company.run(package, data, params={"n": 40}, max_fails="1", **options)
+    assert job.state == "done", job.view
+    assert (job.view["fragments"]["done"], job.view["fragments"]["failed"]) == (39, 1)
+    items = job.failures()["items"]
+    assert [f["fragment"] for f in items if f["final"]] == [BAD]
+    assert [f["fragment"] for f in items] == [BAD], "a neighbour was blamed"
+    assert all(company.is_running(name) and company.processes[name].pid == pid for name, pid in before.items())
+    return job, items[0]
+
+
+def test_a_fragment_that_raises_is_tried_three_times_and_alone_in_failing(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = failing(tmp_path / "p", "raise ValueError(f'cannot do {fragment}')")
+    job, failure = only_failure(company, package, numbers)
+    assert value_of(job, tmp_path / "out") == [i for i in range(40) if i != BAD]
+    assert failure["tries"] == 3
+    assert (failure["exc_type"], failure["message"]) == ("ValueError", "cannot do 7")
+    assert "processor/main.py" in failure["traceback"]
+    assert "raise ValueError" in failure["traceback"]
+    assert failure["preview"] == "7"
+    assert failure["cause"] == "raised"
+    assert failure["reproducible"]
+    assert failure["worker"]
+
+
+def test_a_job_with_too_many_failures_fails_and_says_so(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = failing(tmp_path / "p", "raise ValueError('no')")
+    job = company.run(package, numbers, params={"n": 40})
+    assert job.state == "failed"
+    assert job.view["reason"]["code"] == "too-many-failures", job.view["reason"]
+    assert BAD in [f["fragment"] for f in job.failures()["items"]]
+
+
+def test_exit_codes_tell_a_whole_a_partial_and_a_failed_job_apart(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = str(failing(tmp_path / "p", "raise ValueError('no')"))
+    submit = ("job", "submit", package, str(numbers), "--wait")
+    assert company.command(*submit, "-p", "n=5").returncode == 0
+    assert company.command(*submit, "-p", "n=9", "--max-fails", "1").returncode == 3
+    assert company.command(*submit, "-p", "n=9").returncode == 4
+
+
+@pytest.mark.parametrize(
+    ("how", "cause", "words"),
+    [
+        ("os._exit(3)", "exited", "exit code 3"),
+        ("ctypes.string_at(0)", "crashed", "SIGSEGV"),
+    ],
+)
+def test_a_fragment_that_ends_its_process_fails_alone(
+    company: RunningCompany, numbers: Path, tmp_path: Path, how: str, cause: str, words: str
+) -> None:
+    job, failure = only_failure(company, failing(tmp_path / "p", how), numbers)
+    assert failure["cause"] == cause
+    assert words in failure["message"]
+    assert failure["tries"] == 3
+    assert "begin 7" in failure["log_tail"]
+    assert failure["preview"] == "7"
+    assert value_of(job, tmp_path / "out") == [i for i in range(40) if i != BAD]
+
+
+def test_an_endless_fragment_is_killed_at_its_time_limit(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    job, failure = only_failure(company, failing(tmp_path / "p", "while True: pass"), numbers, time_limit_s=1.0)
+    assert failure["cause"] == "time-limit"
+    assert "1 s" in failure["message"]
+    assert value_of(job, tmp_path / "out") == [i for i in range(40) if i != BAD]
+
+
+def test_a_fragment_that_eats_memory_fails_by_its_limit(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = failing(tmp_path / "p", "x = bytearray(1 << 30); x[:] = b'1' * (1 << 30)")
+    job, failure = only_failure(company, package, numbers, memory_bytes=256 << 20)
+    assert failure["cause"] in ("raised", "memory-limit")
+    assert "MemoryError" in failure["exc_type"] or "memory" in failure["message"]
+    assert value_of(job, tmp_path / "out") == [i for i in range(40) if i != BAD]
+
+
+def test_an_unencodable_result_fails_its_fragment_with_the_type_named(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    _, failure = only_failure(company, failing(tmp_path / "p", "return object()"), numbers)
+    assert "object" in failure["message"]
+    assert "cannot travel" in failure["message"]
+
+
+def test_max_fails_in_per_cent_is_judged_over_all_fragments(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path / "p", "def process(fragment):\n    if fragment % 10 == 0: raise ValueError(fragment)\n    return fragment\n"
+    )
+    assert company.run(package, numbers, params={"n": 50}, max_fails="10%").state == "done"
+    assert company.run(package, numbers, params={"n": 50}, max_fails="9%").state == "failed"
+
+
+def test_a_package_that_cannot_be_imported_fails_the_job_with_its_traceback(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(tmp_path / "p", "def process(fragment):\n    return 1\nimport nothing_of_that_name\n")
+    job = company.run(package, numbers, params={"n": 3})
+    assert job.state == "failed"
+    said = json.dumps(job.view["reason"]) + json.dumps(job.failures()["items"])
+    assert "nothing_of_that_name" in said
+
+
+def test_a_split_that_raises_halfway_fails_the_job_with_its_traceback(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path / "p",
+        "def process(fragment):\n    return fragment\n",
+        split="def split(data):\n    yield 1\n    yield 2\n    raise LookupError('no third')\n",
+    )
+    job = company.run(package, numbers)
+    assert job.state == "failed"
+    reason = job.view["reason"]
+    assert reason["code"] == "split-failed"
+    assert "LookupError" in reason["text"]
+    assert "no third" in reason["text"]
+    assert "split.py" in reason["facts"]["traceback"]
+
+
+def test_a_merge_that_raises_is_run_again_alone_by_retry(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path / "p",
+        "def process(fragment):\n    print('processed')\n    return fragment\n",
+        merge="""
+        def merge(results, output):
+            got = list(results)
+            raise ArithmeticError(f"of {len(got)}")
+        """,
+    )
+    job = company.run(package, numbers, params={"n": 5})
+    assert job.state == "failed"
+    assert job.view["reason"]["code"] == "merge-failed"
+    assert "ArithmeticError: of 5" in job.view["reason"]["text"]
+    assert "merge.py" in job.view["reason"]["facts"]["traceback"]
+    cpu_before, attempt = job.view["cpu_s"], job.view["merge_attempt"]
+    job.retry(merge=True).wait(60)
+    assert job.state == "failed"
+    assert job.view["merge_attempt"] == attempt + 1
+    assert job.view["cpu_s"] == cpu_before
+    prints = [line for line in job.logs() if line["stream"] == "stdout"]
+    assert sum(line["text"].count("processed") for line in prints) == 5
+
+
+def test_failed_fragments_are_tried_again_by_retry_and_the_result_is_whole(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = failing(tmp_path / "p", "time.sleep(2.0)")
+    job = company.run(package, numbers, params={"n": 12}, time_limit_s=0.5)
+    assert job.state == "failed"
+    job.edit(time_limit_s=30.0)
+    job.retry().wait(60)
+    assert job.state == "done", job.view
+    assert job.view["fragments"]["failed"] == 0
+    assert value_of(job, tmp_path / "out") == list(range(12))
+
+
+def test_cancel_kills_what_runs(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(tmp_path / "p", "import time\ndef process(fragment):\n    time.sleep(600)\n")
+    blank = {name: len(company.children_of(name)) for name in ("w1", "w2")}
+    job = company.client.submit(package, numbers, params={"n": 10})
+    until(lambda: job.status()["fragments"]["leased"] >= 2, "both workers at work")
+    running = until(
+        lambda: set().union(*(company.children_of(name) for name in ("chief", "w1", "w2"))), "children"
+    )
+    job.cancel()
+    assert job.wait(20).state == "cancelled"
+    busy = until(
+        lambda: [w for w in company.client.workers()["items"] if w["slots_busy"]] or ["none"], "workers"
+    )
+    del busy, running
+    until(lambda: all(w["slots_busy"] == 0 for w in company.client.workers()["items"]), "no slot busy")
+    # what is left below the workers are blank children that wait for the next job
+    until(lambda: all(len(company.children_of(name)) <= count for name, count in blank.items()), "no child of the job left")
+
+
+def test_pause_gives_out_nothing_more_and_resume_goes_on(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(tmp_path / "p", "import time\ndef process(fragment):\n    time.sleep(0.1)\n    return fragment\n")
+    job = company.client.submit(package, numbers, params={"n": 40}, batching="none")
+    until(lambda: job.status()["fragments"]["done"], "a first result")
+    job.pause()
+    until(lambda: job.status()["fragments"]["leased"] == 0, "no lease")
+    at = job.view["fragments"]["done"]
+    assert job.view["paused"]
+    assert 0 < at < 40
+    job.status(wait_s=1.0)  # a second in which nothing may happen
+    assert job.status()["fragments"]["done"] == at
+    assert job.view["reason"]["code"], "a paused job says why it does not go on"
+    job.resume()
+    assert job.wait(60).state == "done"
+    assert value_of(job, tmp_path / "out") == list(range(40))
