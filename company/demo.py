@@ -84,10 +84,11 @@ def copy_library(library: Path, target: Path) -> tuple[int, int]:
 def plain_count(reference: Path, data: Path) -> tuple[dict[str, Any], float]:
     """The report of one ordinary process, and its seconds."""
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, str(reference), str(data), str(TOP)], capture_output=True, text=True, encoding="utf-8", timeout=REFERENCE_TIMEOUT_S,
-        check=False,
-    )  # fmt: skip
+    command = [sys.executable, str(reference), str(data), str(TOP)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=REFERENCE_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise Unavailable("demo-timeout", f"{reference} did not end within {REFERENCE_TIMEOUT_S:g} s") from None
     if done.returncode:
         raise Unavailable("demo-reference-failed", f"{reference} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
     report: dict[str, Any] = json.loads(done.stdout)

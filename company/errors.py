@@ -200,7 +200,9 @@ _NAMES: Final[Mapping[str, int]] = {
     "TooLarge": LIMIT,
     "StorageFull": LIMIT,
     "Invalid": USAGE,
+    "Refusal": REFUSED,  # a chief that will not take a worker
 }
+_TOKEN_FAULTS: Final = ("token-unknown", "token-revoked", "token-expired", "token-used-up")  # also where a chief says so by RPC
 
 
 def exit_code_of(error: ParallelError) -> int:
@@ -209,6 +211,8 @@ def exit_code_of(error: ParallelError) -> int:
         return error.exit_code
     if error.code in _BY_CODE:
         return _BY_CODE[error.code].exit_code
+    if error.code in _TOKEN_FAULTS:
+        return NOT_AUTHORISED
     for kind in type(error).__mro__:
         if kind.__name__ in _NAMES:
             return _NAMES[kind.__name__]

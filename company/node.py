@@ -263,6 +263,7 @@ def run_worker(options: Mapping[str, Any]) -> int:
     settings = WorkerOptions(
         home=Home.locate(Path(options["home"]) if options.get("home") else None), name=options["name"], token=options.get("token"),
         via=options.get("via"), slots=own_slots(options.get("slots", "auto")), transport=options.get("transport", "rpc"),
+        chief_http=options.get("chief_http"),
         allow_requirements=bool(options.get("allow_requirements")), require_client_signature=bool(options.get("require_client_signature")),
         sandbox_allow_none=options.get("sandbox") == "none" and bool(options.get("i_understand")), on_ready=_printer(options),
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """The chief's own wheelhouse: what a second machine needs beyond Python, made from what is installed here (I/O).
 
 The closure of company-compute's requirements, each distribution packed into a wheel again (`company.wheel_repack`), and an index
-with every wheel's SHA-256. Building takes some seconds of CPU once; afterwards only what changed is packed again. Blocking: call it in
-a thread.
+with every wheel's SHA-256. Building takes some seconds of CPU once; afterwards only what changed is packed again. Blocking, so a daemon
+lets ``python -m company.wheelhouse FOLDER`` do it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -125,6 +125,22 @@ def build_wheelhouse(folder: Path, *, root: str = ROOT, installed: Mapping[str, 
     return Wheelhouse(folder, tuple(wheels), index)
 
 
+def open_wheelhouse(folder: Path) -> Wheelhouse:
+    """The wheelhouse that `build_wheelhouse` left in ``folder``. Raises `Unavailable` wheelhouse-missing."""
+    try:
+        index = (folder / "index.json").read_bytes()
+        found = [(str(w["file"]), int(w["size"]), str(w["sha256"])) for w in json.loads(index)["wheels"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Unavailable("wheelhouse-missing", f"there is no wheelhouse in {folder}: {error}") from None
+    wheels = []
+    for file, size, sha256 in found:
+        name, version = file.split("-")[:2]
+        wheels.append(
+            WheelFile(name=canonicalize_name(name), version=version, file=file, size=size, sha256=sha256, path=folder / file)
+        )
+    return Wheelhouse(folder, tuple(wheels), index)
+
+
 def pack_again(distribution: Distribution, folder: Path) -> WheelFile:
     """Write the wheel of an installed distribution, from its sources if it is installed from them."""
     tree = source_tree_of(distribution)
@@ -169,3 +185,18 @@ def _index_of(root: str, distribution: Distribution, wheels: Iterable[WheelFile]
         "compiled": len(compiled),  # 0: any Python will do
         "wheels": [{"file": w.file, "size": w.size, "sha256": w.sha256} for w in wheels],
     }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Build into ``argv[0]``, at the lowest priority: whoever waits for it waits seconds, a running job would wait too."""
+    os.nice(19)
+    try:
+        build_wheelhouse(Path(argv[0]))
+    except Unavailable as error:
+        print(error.text, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

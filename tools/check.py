@@ -1,4 +1,4 @@
-"""Everything that `make test` runs, fast things first: style, types, import directions, then the tests.
+"""Everything that `make test` runs, fast things first: style, types, import directions, then the tests (I/O).
 
 The tests' own closing line comes last, so that whoever reads the end of the output sees it.
 """
@@ -7,36 +7,50 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-LINTS = (
-    ("ruff", [str(BIN / "ruff"), "check", "--quiet", "."]),
-    ("ruff format", [str(BIN / "ruff"), "format", "--check", "--quiet", "."]),
-    ("mypy", [str(BIN / "mypy"), "--no-error-summary"]),
-    ("import-linter", [str(BIN / "lint-imports"), "--no-cache"]),
-)
+TYPED = ("p2p", "company", "simulator", "tools", "benchmarks")
 
 
-def run(name: str, command: list[str], *, quiet: bool) -> bool:
-    """Run one check; its output is shown when it fails, or always when not ``quiet``."""
-    print(f"{name} ...", flush=True)
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE if quiet else None, stderr=subprocess.STDOUT if quiet else None, text=True)
-    if done.returncode and quiet:
+def lints() -> list[tuple[str, list[str]]]:
+    """Name and command of each check that reads the files without running them."""
+    typed = [name for name in TYPED if any((ROOT / name).rglob("*.py"))]
+    return [
+        ("ruff check", [str(BIN / "ruff"), "check", "--quiet", "."]),
+        ("ruff format", [str(BIN / "ruff"), "format", "--check", "--quiet", "."]),
+        ("mypy --strict", [str(BIN / "mypy"), "--no-error-summary", *typed]),
+        ("import-linter", [str(BIN / "lint-imports"), "--no-cache"]),
+        ("docs/protocol.md", [sys.executable, "-m", "tools.protocol_doc", "--check"]),
+    ]
+
+
+def run_quietly(name: str, command: list[str]) -> bool:
+    """Run one check; its output is shown only when it fails."""
+    began = time.monotonic()
+    print(f"{name:<18}", end="", flush=True)
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    print(f"{'ok' if done.returncode == 0 else 'FAILED'}  {time.monotonic() - began:.1f} s", flush=True)
+    if done.returncode:
         print(done.stdout, flush=True)
     return done.returncode == 0
 
 
 def main(arguments: list[str]) -> int:
-    """Run all; stop at the first thing that fails."""
-    for name, command in LINTS:
-        if not run(name, command, quiet=True):
+    """Run all lints, so that one run shows everything they find; then the tests, where the lints are content.
+
+    ``--lint-only``: no tests; ``--no-lint``: only tests. Everything else goes to pytest.
+    """
+    if "--no-lint" not in arguments:
+        results = [run_quietly(name, command) for name, command in lints()]
+        if not all(results):
             return 1
     if "--lint-only" in arguments:
         return 0
-    pytest = [sys.executable, "-m", "pytest", "-q", *[a for a in arguments if a.startswith("-")]]
-    return 0 if run("tests", pytest, quiet=False) else 1
+    own = ("--lint-only", "--no-lint")
+    return subprocess.run([sys.executable, "-m", "pytest", "-q", *(a for a in arguments if a not in own)], cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ class JobDesk:
             ev.JobAdded(
                 spec=spec, done=tuple((r.first, r.count) for r in finished), dead=tuple(f.fragment for f in failed if f.final),
                 tries=tuple((f.fragment, f.tries, f.infra_tries) for f in failed), paused=row.paused, restarts=row.split_runs,
-                total=row.fragments_total,
+                total=row.fragments_total, waited_s=max(0.0, time.time() - row.created),
             )
         )  # fmt: skip
 
@@ -244,8 +244,8 @@ class JobDesk:
         if live is not None:
             for worker, reason in sorted(live.blocked.items()):
                 reasons.append(views.ReasonView(code=reason.code, text=f"{worker}: {reason.text}", facts=dict(reason.facts)))
-            if live.tries:
-                text = f"{len(live.tries)} fragments failed at least once; {live.dead.total} for good."
+            if live.failed_once:
+                text = f"{live.failed_once} fragments failed at least once; {live.dead.total} for good."
                 reasons.append(views.ReasonView(code="fragments-failed", text=text, actions=[{"label": "see them", "cli": f"company job failures {view.id}"}]))
         return reasons
 

@@ -11,13 +11,14 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, assert_never
+from typing import Literal, Protocol, assert_never
 
 import trio
 
 from company.chief import events as ev
 from company.chief.commit import Committer, Op, Piece
 from company.chief.digests import range_digest
+from company.chief.leases import COUNTER_BITS
 from company.chief.merging import Merging
 from company.chief.outcome_cut import Cut, Raised
 from company.chief.runtime import JobRuntime
@@ -88,9 +89,20 @@ class Engine:
     def post_outcome(self, worker: str, message: Outcome, frame: Frame, cut: Cut) -> None:
         """Results came: let the machine judge, then cut what it accepts out of the frame."""
         runtime = self.runtimes.get(message.job)
+        ok, is_whole_only = cut.ok, False
+        if runtime is not None and message.token >> COUNTER_BITS != self.state.boot:
+            match self._check_old(runtime, message):
+                case "differs":
+                    self.post(ev.SplitDiffers(job=message.job))
+                case "unverifiable":
+                    ok = ()
+                case "later":
+                    is_whole_only = True
+                case _:
+                    pass
         event = ev.OutcomeArrived(
             worker=worker, token=message.token, job=message.job, first=message.first, count=message.count, last=message.last,
-            ok=cut.ok, raised=cut.raised, run_us=message.run_us, bytes_in=len(frame.body),
+            ok=ok, raised=cut.raised, run_us=message.run_us, is_whole_only=is_whole_only,
         )  # fmt: skip
         details = {d.index: d for d in cut.details(message.first)} if cut.raised else {}
         if runtime is not None:
@@ -115,6 +127,19 @@ class Engine:
             self._workers.send_ack(worker, message.token, message.first)
         self._on_change("job", message.job)
         self._wake.set()
+
+    def _check_old(self, runtime: JobRuntime, message: Outcome) -> Literal["same", "differs", "unverifiable", "later"]:
+        """Whether a result of before a restart belongs to what split yields now.
+
+        What the worker was sent is compared with the window, or, where split has not come this far again, with what it will yield.
+        """
+        if not message.input_digest:
+            return "unverifiable"
+        if not runtime.window.has(message.first, message.count):
+            return "later" if message.first + message.count > runtime.window.end else "unverifiable"
+        sizes, bodies, large = runtime.window.cut(message.first, message.count)
+        found = range_digest(sizes, [*bodies, *(large[i].digest for i in sorted(large))])
+        return "same" if found == message.input_digest else "differs"
 
     def post_died(self, worker: str, message: Failed, frame: Frame, *, infra: bool) -> None:
         """A child died at one fragment: let the machine judge, keep what is known of it."""
@@ -142,13 +167,7 @@ class Engine:
         self._wake.set()
 
     def committed(self, job: str, ranges: tuple[ev.Range, ...]) -> None:
-        """The committer reports: free the window, tell the machine."""
-        runtime = self.runtimes.get(job)
-        if runtime is not None:
-            for first, count in ranges:
-                if runtime.window.has(first, count):
-                    runtime.window.release(first, count)
-            runtime.make_room()
+        """The committer reports: tell the machine, which says whether the window may forget them."""
         self.post(ev.Committed(job=job, ranges=ranges))
 
     # ---- effects -------------------------------------------------------------------------------------------------------
@@ -174,6 +193,8 @@ class Engine:
                 self._merging.prepare(self.runtimes[effect.job])
             case ev.StartMerge():
                 self._merging.start(self.runtimes[effect.job], self.post, self.save)
+            case ev.FreeWindow():
+                self._free_window(effect)
             case ev.SaveJob():
                 self._save_state(effect.job)
             case ev.DropResults():
@@ -190,6 +211,15 @@ class Engine:
                 pass  # only meaningful with a frame at hand, see post_outcome
             case _:
                 assert_never(effect)
+
+    def _free_window(self, effect: ev.FreeWindow) -> None:
+        runtime = self.runtimes.get(effect.job)
+        if runtime is None:
+            return
+        for first, count in effect.ranges:
+            if runtime.window.has(first, count):
+                runtime.window.release(first, count)
+        runtime.make_room()
 
     def _pieces(self, effect: ev.Accept, runtime: JobRuntime, message: Outcome, cut: Cut) -> list[Piece]:
         pieces: list[Piece] = []
@@ -249,6 +279,7 @@ class Engine:
                 started=runtime.row.started or (time.time() if job.started is not None else None),
                 split_runs=job.restarts, cpu_us=runtime.cpu_us,
             )  # fmt: skip
+            runtime.time_limit_s, runtime.memory_bytes = job.spec.time_limit_s, job.spec.memory_bytes
         self.save(runtime)
 
     def save(self, runtime: JobRuntime) -> None:

@@ -62,6 +62,7 @@ class JobAdded:
     paused: bool = False
     restarts: int = 0  # how often split turned out not to be deterministic
     total: int | None = None
+    waited_s: float = 0.0  # since it was submitted, before this run of the chief
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +168,10 @@ class FragmentError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeArrived:
-    """Results of part of a batch. ``ok``: maximal runs of fragments without error."""
+    """Results of part of a batch. ``ok``: maximal runs of fragments without error.
+
+    ``is_whole_only``: it can be checked only as a whole (split has not come this far again since a restart); take all of it or nothing.
+    """
 
     worker: str
     token: int
@@ -178,7 +182,7 @@ class OutcomeArrived:
     ok: tuple[Range, ...]
     raised: tuple[int, ...]
     run_us: int
-    bytes_in: int
+    is_whole_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,6 +352,14 @@ class KeepFailure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FreeWindow:
+    """These fragments have results on disk: their bytes are not needed any more."""
+
+    job: str
+    ranges: tuple[Range, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SaveJob:
     """Write the job's row: state, paused, reason."""
 
@@ -398,5 +410,5 @@ class Tell:
 
 Effect = (
     StartSplit | StopSplit | SendRun | SendCancel | SendRecall | SendStale | SendResumed | SendDrain | Accept | Refuse | KeepFailure
-    | SaveJob | DropResults | PrepareMerge | StartMerge | JobOver | Tell
+    | FreeWindow | SaveJob | DropResults | PrepareMerge | StartMerge | JobOver | Tell
 )  # fmt: skip

@@ -24,7 +24,7 @@ from company.chief.store.store import Store
 from company.chief.store.tokens import TokenRow
 from company.chief.store.workers import WorkerRow
 from company.chief.tokens import TokenRefused, check, hash_secret, make_token
-from company.tokens import parse_token_untrusted
+from company.tokens import JoinToken, parse_token_untrusted
 from p2p.base.clock import UnixTime
 from p2p.base.errors import MalformedMessage, ParallelError, PeerError
 from p2p.base.keys import Identity, company_id_text
@@ -32,6 +32,7 @@ from p2p.base.keys import Identity, company_id_text
 LOGIN_TTL_S = 600.0
 SESSION_TTL_S = 12 * 3600.0
 SESSION_PREFIX = "cmpx1."
+BEARER_PREFIX = "cmpb1."  # what a worker shows that speaks REST
 LOCAL_OWNER, LOCAL_WORKER = "local-owner", "local-worker"
 MAX_TOKENS = 100_000
 MAX_WORKERS = 10_000
@@ -109,19 +110,30 @@ class Gate:
         """Who holds this bearer token. Raises `Refused` with a code for each fault."""
         if token.startswith(SESSION_PREFIX):
             return self._check_pair(token.removeprefix(SESSION_PREFIX), "session")
+        if token.startswith(BEARER_PREFIX):
+            return self._check_pair(token.removeprefix(BEARER_PREFIX), "access")
+        row = self._check_token(self._parse_untrusted(token))
+        if row.kind == "join":
+            raise Refused("token-for-joining", "This token lets a worker join; its calls then carry the one that the join is answered with.")
+        return Principal(row.id, row.role, row.label or f"{row.role}-{row.id}")  # type: ignore[arg-type]
+
+    def _parse_untrusted(self, text: str) -> JoinToken:
         try:
-            parsed = parse_token_untrusted(token)
+            parsed = parse_token_untrusted(text)
         except ParallelError as error:
             raise Refused("token-malformed", error.text, hint="company token create") from None
         if parsed.chief_key != self._identity.public:
             raise Refused("wrong-chief", "This token is for another chief.", expected=company_id_text(parsed.chief_key))
-        row = self._tokens.get(parsed.id)
+        return parsed
+
+    def _check_token(self, token: JoinToken) -> TokenRow:
+        row = self._tokens.get(token.id)
         try:
-            check(row, parsed.secret, time.time())
+            check(row, token.secret, time.time())
         except TokenRefused as error:
             raise Refused(error.code, error.text, hint=error.hint, **error.facts) from None
         assert row is not None
-        return Principal(row.id, row.role, row.label or f"{row.role}-{row.id}")  # type: ignore[arg-type]
+        return row
 
     def _check_pair(self, text: str, kind: str) -> Principal:
         token_id, _, secret = text.partition(".")
@@ -170,6 +182,27 @@ class Gate:
             raise PeerError("token-wrong-role", f"This is a token for a {row.role}, not for a worker.", hint="company token create --role worker")
         worker = await self.admit(machine, key, address, via=message.via, transport="rpc", token=row.id)
         return m.Joined(worker, company_id_text(self._identity.public), HEARTBEAT_MS, int(time.time()))
+
+    async def join_by_rest(self, token_text: str, machine: m.Machine, address: str) -> tuple[str, str]:
+        """Admit a worker that has no channel by its token; returns (worker id, bearer). Raises `Refused` with a code for each fault.
+
+        No key is proved over REST, so none is taken down: a claimed one could be another worker's. The bearer is what proves who it is.
+        """
+        row = self._check_token(self._parse_untrusted(token_text))
+        if row.role != "worker":
+            text = f"This is a token for a {row.role}, not for a worker."
+            raise Refused("token-wrong-role", text, hint="company token create --role worker")
+        try:
+            worker = await self.admit(machine, secrets.token_bytes(32), address, via=None, transport="rest", token=row.id)
+        except PeerError as error:
+            raise Refused(error.code, error.text, hint=error.hint, **error.facts) from None
+        token_id, secret, now = secrets.token_hex(8), secrets.token_urlsafe(24), time.time()
+        bearer = TokenRow(
+            id=token_id, kind="access", secret_hash=hash_secret(secret.encode()), role="worker", label=worker, principal=worker,
+            created=now, created_by="the chief",
+        )  # fmt: skip
+        await self._save(bearer)
+        return worker, f"{BEARER_PREFIX}{token_id}.{secret}"
 
     async def admit(self, machine: m.Machine, key: bytes, address: str, *, via: str | None, transport: str, token: str) -> str:
         """Write the worker's row and take one use of the token."""
@@ -231,6 +264,8 @@ class Gate:
         if row is not None:
             self._by_key.pop(row.pubkey, None)
             await self._store.write(lambda conn: worker_rows.delete(conn, worker) and None)
+            for bearer in [t for t in self._tokens.values() if t.principal == worker and t.revoked is None]:
+                await self._save(replace(bearer, revoked=time.time()))
 
     def find_worker(self, ref: str) -> WorkerRow:
         """A worker by id, unique prefix or name."""

@@ -179,6 +179,15 @@ class LeaseTable:
         """The job's leases, oldest token first."""
         return tuple(self._leases[token] for token in sorted(self._jobs.get(job, ())))
 
+    def has_job(self, job: str) -> bool:
+        """Whether the job has any lease."""
+        return job in self._jobs
+
+    @property
+    def last_token(self) -> int:
+        """The newest token granted; before the first one of a boot, the boot's floor."""
+        return self._last_token
+
     def overlapping(self, job: str, first: int, count: int) -> tuple[Lease, ...]:
         """Leases of the job that share a fragment with this range, oldest token first."""
         return tuple(x for x in self.of_job(job) if x.first < first + count and first < x.first + x.count)

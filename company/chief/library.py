@@ -28,18 +28,29 @@ from company.chief.store import datasets, packages
 from company.chief.store.datasets import DatasetRow
 from company.chief.store.packages import PackageRow
 from company.chief.store.store import Store
-from company.chief.uploads import Uploads
+from company.chief.uploads import Uploads, UploadState
 from company.package import (
-    MAX_BYTES, ArchiveRefused, PackageClaim, PackageInfo, PackageInvalid, check_package, check_params, processor_files,
-    read_archive_untrusted, sign_package, tidy_files_untrusted, verify_package,
+    MAX_BYTES,
+    ArchiveRefused,
+    PackageClaim,
+    PackageInfo,
+    PackageInvalid,
+    check_package,
+    check_params,
+    processor_files,
+    read_archive_untrusted,
+    sign_package,
+    tidy_files_untrusted,
+    verify_package,
 )  # fmt: skip
 from company.package import TooLarge as PackageTooLarge
 from company.paths import ChiefHome
-from p2p.base.errors import MalformedMessage, ParallelError, Unavailable
+from p2p.base.errors import MalformedMessage, PeerError, Unavailable
 from p2p.base.keys import Identity
 
 MAX_DATASET_BYTES = 1 << 40
 MAX_ARCHIVE_BYTES = MAX_BYTES + (1 << 20)
+MAX_NAME_CHARS = 100  # of a package, as in the ProcessorIs message
 _UNSAFE = re.compile(r"[^\w.\- ]+")
 
 
@@ -65,6 +76,7 @@ class Library:
         self._datasets: dict[bytes, DatasetRow] = {}
         self._by_processor: dict[bytes, bytes] = {}
         self._cutoff = home.uploads
+        self._finishing: dict[str, trio.Lock] = {}
 
     async def load(self) -> None:
         """Read the rows at start-up; sweep what a crash left half-done."""
@@ -87,7 +99,7 @@ class Library:
         async for chunk in chunks:
             data += chunk
             if len(data) > MAX_ARCHIVE_BYTES:
-                raise TooLarge("package-too-large", f"A package archive may have {MAX_BYTES >> 20} MiB.", limit=MAX_BYTES, actual=len(data))
+                raise _package_too_large(len(data))
         with _translated():
             files = await trio.to_thread.run_sync(read_archive_untrusted, io.BytesIO(bytes(data)))
         return await self._keep(files, by=by, name=name, signer=signer, signature=signature)
@@ -102,7 +114,8 @@ class Library:
         self, files: dict[str, bytes], *, by: Principal, name: str | None, signer: bytes | None, signature: bytes | None
     ) -> tuple[views.PackageView, bool]:
         with _translated():
-            info = await trio.to_thread.run_sync(lambda: check_package(files, default_name=_tidy_name(name or "package")))
+            called = _signed_name(name) if signature is not None else _tidy_name(name or "package")
+            info = await trio.to_thread.run_sync(lambda: check_package(files, default_name=called))
         known = self._packages.get(info.digest)
         if known is not None and signature is None:
             return self._package_view(known), False
@@ -118,7 +131,8 @@ class Library:
         await trio.to_thread.run_sync(self._packages_on_disk.put, info.digest, files)
         row = PackageRow(
             digest=info.digest, name=info.name, version=info.version, size=info.size_bytes, processor=info.processor_digest,
-            manifest=_manifest_json(info), signer=signer, signature=signature, signed_for=signed_for, uploaded=time.time(), uploaded_by=by.name,
+            manifest=_manifest_json(info), signer=signer, signature=signature, signed_for=signed_for, uploaded=time.time(),
+            uploaded_by=by.name,
         )  # fmt: skip
         await self._store.write(lambda conn: packages.save(conn, row))
         self._packages[row.digest] = row
@@ -204,8 +218,9 @@ class Library:
         if known is not None:
             return self._dataset_view(known, 0), False
         row = DatasetRow(
-            digest=stored.digest, kind=kind, name=_tidy_name(name), size=stored.size, files=stored.files, uploaded=time.time(), uploaded_by=by
-        )
+            digest=stored.digest, kind=kind, name=_tidy_name(name), size=stored.size, files=stored.files, uploaded=time.time(),
+            uploaded_by=by,
+        )  # fmt: skip
         await self._store.write(lambda conn: datasets.save(conn, row))
         self._datasets[row.digest] = row
         return self._dataset_view(row, 0), True
@@ -257,6 +272,8 @@ class Library:
 
     # ---- resumable uploads ------------------------------------------------------------------------------------------------
     async def create_upload(self, *, length: int | None, meta: dict[str, str], by: Principal) -> str:
+        if meta.get("kind") == "package" and (length or 0) > MAX_ARCHIVE_BYTES:
+            raise _package_too_large(length or 0)
         state = await self.uploads.create(length=length, meta={**meta, "by": by.name}, principal=by.id, now=time.time())
         return state.id
 
@@ -268,25 +285,54 @@ class Library:
         return (await self.uploads.append(upload_id, offset, chunks, now=time.time(), checksum=checksum)).offset
 
     async def finish_upload(self, upload_id: str) -> views.DatasetView | views.PackageView | None:
-        """Take a complete upload in; None while bytes are missing."""
+        """Take a complete upload in, or say again what became of it; None while bytes are missing.
+
+        A caller that leaves does not stop it halfway: the bytes would be in neither place. Raises what the first call raised, again.
+        """
+        lock = self._finishing.setdefault(upload_id, trio.Lock())
+        try:
+            with trio.CancelScope(shield=True):
+                async with lock:
+                    return await self._finish(upload_id)
+        finally:
+            if not lock.locked():
+                self._finishing.pop(upload_id, None)
+
+    async def _finish(self, upload_id: str) -> views.DatasetView | views.PackageView | None:
         path = await self.uploads.finish(upload_id, now=time.time())
         if path is None:
             return None
         state = self.uploads.state(upload_id, now=time.time())
+        if state.made is not None:
+            return await self._became(state.made)
+        try:
+            view = await self._take_in(state, path)
+        except (Invalid, TooLarge) as error:  # what is wrong with the bytes stays wrong: they need not lie here until it expires
+            facts = json.loads(json.dumps(error.facts, default=str))
+            made = {"refused": type(error).__name__, "code": error.code, "text": error.text, "hint": error.hint, "facts": facts}
+            await self.uploads.settle(upload_id, made)
+            raise
+        kind = "package" if isinstance(view, views.PackageView) else "dataset"
+        await self.uploads.settle(upload_id, {"digest": view.digest, "kind": kind})
+        return view
+
+    async def _take_in(self, state: UploadState, path: Path) -> views.DatasetView | views.PackageView:
         meta = state.meta
         name = meta.get("name") or meta.get("filename") or "upload"
         if meta.get("kind") == "package":
             with _translated():
                 files = await trio.to_thread.run_sync(read_archive_untrusted, path)
             by = Principal(state.principal, "submitter", meta.get("by", ""))
-            view, _ = await self._keep(files, by=by, name=name, signer=None, signature=None)
-            await self.uploads.forget(upload_id)
-            return view
+            return (await self._keep(files, by=by, name=name, signer=None, signature=None))[0]
         kind = "tree" if meta.get("kind") == "tree" else "file"
         stored = await self._datasets_on_disk.adopt(path, kind=kind)
-        dataset, _ = await self._keep_dataset(stored, by=meta.get("by", ""), name=name, kind=kind)
-        await self.uploads.forget(upload_id)
-        return dataset
+        return (await self._keep_dataset(stored, by=meta.get("by", ""), name=name, kind=kind))[0]
+
+    async def _became(self, made: Mapping[str, Any]) -> views.DatasetView | views.PackageView:
+        if "refused" in made:
+            kind = TooLarge if made["refused"] == TooLarge.__name__ else Invalid
+            raise kind(made["code"], made["text"], hint=made["hint"], **made["facts"])
+        return await (self.package if made["kind"] == "package" else self.dataset)(made["digest"])
 
     async def abort_upload(self, upload_id: str) -> None:
         self.uploads.state(upload_id, now=time.time())
@@ -301,7 +347,7 @@ class Library:
         }  # fmt: skip
 
 
-class _translated:  # noqa: N801 - reads as a phrase: with _translated()
+class _translated:
     """Errors of `company.package` as the port's own."""
 
     def __enter__(self) -> None:
@@ -309,15 +355,15 @@ class _translated:  # noqa: N801 - reads as a phrase: with _translated()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, PackageTooLarge):
-            raise TooLarge("package-too-large", error.text, hint=error.hint, **error.facts) from None
+            raise TooLarge(error.code, error.text, hint=error.hint, **error.facts) from None
         if isinstance(error, (PackageInvalid, ArchiveRefused)):
             raise Invalid(error.code, error.text, hint=error.hint, **error.facts) from None
         if isinstance(error, Unavailable) and error.code == "storage-full":
             raise StorageFull(error.code, error.text, hint=error.hint) from None
         if isinstance(error, MalformedMessage):
             raise Invalid("package-refused", error.text) from None
-        if isinstance(error, ParallelError):
-            raise error
+        if isinstance(error, PeerError):
+            raise Invalid(error.code, error.text, hint=error.hint) from None
 
 
 def _claim(info: PackageInfo, signed_for: str) -> PackageClaim:
@@ -334,6 +380,17 @@ def _manifest_json(info: PackageInfo) -> bytes:
             "functions": list(info.functions), "warnings": list(info.warnings), "entry": info.entry,
         }
     ).encode()  # fmt: skip
+
+
+def _package_too_large(size: int) -> TooLarge:
+    return TooLarge("package-too-large", f"A package archive may have {MAX_BYTES >> 20} MiB.", limit=MAX_BYTES, actual=size)
+
+
+def _signed_name(name: str | None) -> str:
+    """The name under which a client signed: as it is, for another one would not be what the signature covers. Raises `Invalid`."""
+    if name is not None and not (0 < len(name) <= MAX_NAME_CHARS and name.isprintable()):
+        raise Invalid("package-name", f"A package's name has 1 to {MAX_NAME_CHARS} printable characters, got {name[:120]!r}.")
+    return name or "package"
 
 
 def _tidy_name(name: str) -> str:

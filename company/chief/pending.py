@@ -28,18 +28,27 @@ class _Run:
 
     def append(self, sizes: Sizes, costs: Costs | None) -> None:
         need = self.end + len(sizes)
-        if need > len(self.sizes) or not self.sizes.flags.owndata or not self.sizes.flags.writeable:  # never write into another's array
-            grown: Sizes = np.empty(max(need, 2 * len(self.sizes)), dtype="<u4")
-            grown[: self.end] = self.sizes[: self.end]
-            self.sizes = grown
+        if need > len(self.sizes) or not (self.sizes.flags.owndata and self.sizes.flags.writeable):  # never write into another's array
+            self._grow(len(sizes))
+            need = self.end + len(sizes)
         self.sizes[self.end : need] = sizes
         if self.costs is not None and costs is not None:
-            if need > len(self.costs) or not self.costs.flags.owndata:
-                wider: Costs = np.empty(len(self.sizes), dtype=np.float64)
-                wider[: self.end] = self.costs[: self.end]
-                self.costs = wider
             self.costs[self.end : need] = costs
         self.end = need
+
+    def _grow(self, extra: int) -> None:
+        """Move what is left to arrays of twice its length; what was taken is dropped."""
+        left = self.end - self.start
+        room = max(left + extra, 2 * left)
+        grown: Sizes = np.empty(room, dtype="<u4")
+        grown[:left] = self.sizes[self.start : self.end]
+        if self.costs is not None:
+            wider: Costs = np.empty(room, dtype=np.float64)
+            wider[:left] = self.costs[self.start : self.end]
+            self.costs = wider
+        self.sizes = grown
+        self.first += self.start
+        self.start, self.end = 0, left
 
 
 class Pending:
@@ -92,6 +101,10 @@ class Pending:
                     at, to = a - run.first, b - run.first
                     kept.append(_Run(a, run.sizes[at:to], None if run.costs is None else run.costs[at:to]))
         self._runs = kept
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """What is here, as (first, count), oldest first."""
+        return [(run.first + run.start, run.end - run.start) for run in self._runs]
 
     def clear(self) -> None:
         """Forget all."""

@@ -41,6 +41,11 @@ def urgency(job: QueuedJob, now: Monotonic) -> float:
     return (job.expected_s or 0.0) - max(0.0, now - job.submitted_at) * AGEING
 
 
+def own_rank(job: QueuedJob, now: Monotonic) -> tuple[int, float, float, str]:
+    """Sorts one user's jobs: priority, then urgency, then age."""
+    return (-job.priority, urgency(job, now), job.submitted_at, job.id)
+
+
 class FairShare:
     """What each user has used, and the order that follows from it.
 
@@ -71,17 +76,19 @@ class FairShare:
 
     def order(self, jobs: Sequence[QueuedJob], now: Monotonic) -> list[QueuedJob]:
         """Sort jobs: the first that wants a slot gets the next one. Ties break by age, then by id."""
-        self._note_active({job.owner for job in jobs if job.wants_slot})
-        return sorted(
-            jobs,
-            key=lambda j: (
-                self._virtual.get(j.owner, self._floor), self.usage_slots(j.owner, now), j.owner,
-                -j.priority, urgency(j, now), j.submitted_at, j.id,
-            ),
-        )  # fmt: skip
+        self.note_active({job.owner for job in jobs if job.wants_slot})
+        return sorted(jobs, key=lambda j: (*self.rank(j.owner, now), *own_rank(j, now)))
 
-    def _note_active(self, users: Iterable[str]) -> None:
+    def rank(self, user: str, now: Monotonic) -> tuple[float, float, str]:
+        """Sorts users: the smallest gets the next slot. Right among users given to `note_active` since."""
+        return (self._virtual.get(user, self._floor), self.usage_slots(user, now), user)
+
+    def note_active(self, users: Iterable[str]) -> None:
+        """Say which users want slots now; whoever comes back from idleness starts level with those who work."""
         active = frozenset(users)
+        if active == self._active and self._active:
+            self._floor = max(self._floor, min(self._virtual[user] for user in active))
+            return
         staying = [self._virtual[user] for user in active & self._active]
         if staying:
             self._floor = max(self._floor, min(staying))

@@ -1,31 +1,356 @@
-"""Workers that speak the seven REST calls alone (P5, P6): the other door to the same sessions (I/O)."""
+"""Workers that speak the seven REST calls alone (P5, P6): the other door to the same sessions (I/O).
+
+A worker's session has an outbox in place of a channel, so machine, engine and effects do not know the difference. The bytes are said in
+`company.worker.rest`. A call of a worker that this chief has lost sight of, or forgot by starting anew, brings its session back.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from math import inf
 from typing import Any
 
+import msgpack
+import numpy as np
+import trio
+
+from company import messages as m
+from company.chief import events as ev
 from company.chief.engine import Engine
-from company.chief.gate import Gate
+from company.chief.facade import Conflict, Invalid, Refused, TooLarge
+from company.chief.gate import Gate, machine_of
 from company.chief.library import Library
+from company.chief.rest_calls import RestCalls, RestWorker
+from company.chief.rest_join import join_untrusted
+from company.chief.rest_outbox import Outbox, Said
 from company.chief.sessions import Sessions
-from p2p.base.errors import Unavailable
+from company.chief.store import meta
+from company.chief.store.store import Store
+from p2p.base.errors import MalformedMessage, ParallelError, Unavailable
+from p2p.base.frames import Frame, FrameParser, encode_frame, encode_frame_of
+from p2p.base.schema import Message, parse_any_untrusted
+from p2p.net.http_client import open_http_client
+
+COMMIT_DEADLINE_S = 30.0
+MAX_FRAGMENT_BYTES = 256 << 20  # of one answer
+MAX_ANSWERED = 256  # frames remembered, to tell a repeated one
+MAX_KEPT_ANSWERS = 8  # of these, how many with what was answered
+REPEAT_AFTER_S = 10.0  # a batch given in answer to a question, of which nothing was heard, is given again
+FROM_WORKER = (m.Outcome, m.Failed, m.Recalled, m.JobBlocked, m.SlotState, m.Status, m.Artifact, m.Bye)
+_log = logging.getLogger("company.chief.rest")
 
 
 class RestWorkers:
-    def __init__(self, *, gate: Gate, library: Library, sessions: Sessions, engine: Engine) -> None:
-        self._gate = gate
+    """The door of workers without a channel; `run` must be running."""
 
+    def __init__(self, *, gate: Gate, library: Library, sessions: Sessions, store: Store, supervisor: str) -> None:
+        self._gate = gate
+        self._library = library
+        self._sessions = sessions
+        self._store = store
+        self._supervisor = supervisor
+        self._known: dict[str, RestWorker] = {}
+        self._calls = RestCalls(lambda: self._engine, library, leave=self._leave, revive=self._revive)
+        self._to_serve, self._served = trio.open_memory_channel[RestWorker](inf)
+
+    @property
+    def _engine(self) -> Engine:
+        return self._sessions.engine
+
+    # ---- tasks ------------------------------------------------------------------------------------------------------------
+    async def load(self) -> None:
+        """Remember the workers of before; `run` looks for them."""
+        for row in self._gate.workers.values():
+            machine = machine_of(row)
+            if row.transport != "rest" or machine is None:
+                continue
+            kept = await self._store.read(partial(meta.get, key=_key(row.id)))
+            if kept is not None:
+                address, callback = msgpack.unpackb(kept)
+                worker = RestWorker(row.id, address, callback, machine)
+                self._know(worker)
+                self._serve(worker)
+
+    async def run(self) -> None:
+        """Call workers, for ever. The HTTP client is made for the first one: most chiefs never have any."""
+        first = await self._served.receive()
+        async with open_http_client() as client, trio.open_nursery() as nursery:
+            nursery.start_soon(self._calls.serve, client, first)
+            async for worker in self._served:  # begun here, because only tasks of this one know the client's loop
+                nursery.start_soon(self._calls.serve, client, worker)
+
+    def _serve(self, worker: RestWorker) -> None:
+        if not worker.is_served:
+            worker.is_served = True
+            self._to_serve.send_nowait(worker)
+
+    def _know(self, worker: RestWorker) -> None:
+        """From now on this is the one of its name."""
+        before = self._known.get(worker.id)
+        if before is not None:
+            before.is_over = True
+            before.outbox.wake()
+        self._known[worker.id] = worker
+
+    # ---- coming and going ---------------------------------------------------------------------------------------------------
     async def join(self, body: dict[str, Any], remote: str) -> dict[str, Any]:
-        raise Unavailable("rest-not-ready", "not yet")
+        """Admit a worker, or take a known one back. Raises `Invalid`, `Refused` with a code for each fault."""
+        asked = join_untrusted(body, remote)
+        place = asked.address or remote
+        if asked.token is not None:
+            worker, bearer = await self._gate.join_by_rest(asked.token, asked.machine, place)
+        else:
+            worker, bearer = asked.worker or "", asked.bearer or ""
+            by = await self._gate.authenticate(bearer)
+            if by.role != "worker" or by.id != worker:
+                raise Refused("worker-unknown", "This is not the token of that worker.", hint="join with a new token")
+        kept: bytes = msgpack.packb([asked.address, asked.callback])
+        await self._store.write(lambda conn: meta.put(conn, _key(worker), kept))
+        entry = RestWorker(worker, asked.address, asked.callback, asked.machine)
+        self._know(entry)
+        async with entry.lock:
+            await self._enter(entry, ())
+        self._serve(entry)
+        return {"worker": worker, "token": bearer, "supervisor": self._supervisor}
+
+    async def _enter(self, worker: RestWorker, held: tuple[tuple[int, str, int, int], ...]) -> None:
+        """Open its session. Raises `Refused` when it is no worker any more."""
+        row = self._gate.workers.get(worker.id)
+        if row is None:
+            raise Refused("worker-unknown", "This chief does not know this worker; it needs a new token.")
+        here = await self._gate.resume(worker.id, row.pubkey, worker.machine, worker.address or row.address)
+        old, worker.outbox = worker.outbox, Outbox()
+        worker.heard_at = trio.current_time()
+        worker.pending.clear()
+        worker.session = await self._sessions.enter(worker.id, worker.outbox, worker.machine, replace(here, held=held))
+        old.wake()
+
+    async def _revive(self, worker: RestWorker) -> None:
+        """It is there again, and is taken to hold what it held: it was not restarted, or it would join."""
+        async with worker.lock:
+            if worker.is_here or worker.is_over:
+                return
+            held = [x for x in self._engine.state.leases.of_worker(worker.id) if x.token in worker.delivered]
+            try:
+                await self._enter(worker, tuple((x.token, x.job, x.first, x.count) for x in held))
+            except ParallelError as error:
+                _log.info("worker %s cannot come back: %s", worker.id, error.text)
+                worker.is_over = True
+
+    async def _leave(self, worker: RestWorker) -> None:
+        session, worker.session = worker.session, None
+        if session is None:
+            return
+        self._sessions.leave(session)
+        await worker.outbox.aclose()
+        worker.is_over = worker.is_over or session.said_bye or worker.id not in self._gate.workers
+        await self._gate.seen(worker.id)
+
+    async def _here(self, worker: str) -> RestWorker:
+        """The worker that calls, with a session. Raises `Refused` when it is none."""
+        entry = self._known.get(worker)
+        if entry is not None and not entry.is_here:
+            entry.is_over = False
+            await self._revive(entry)
+            if entry.is_here:
+                self._serve(entry)
+        if entry is None or not entry.is_here or worker not in self._gate.workers:
+            raise Refused("worker-unknown", "This chief does not know this worker; it needs a new token.", hint="join with a new token")
+        entry.heard_at = trio.current_time()
+        self._engine.post(ev.Heartbeat(worker=worker))
+        return entry
+
+    # ---- the calls -----------------------------------------------------------------------------------------------------------
+    async def result(self, worker: str, body: bytes, wait_s: float) -> bytes | None:
+        """Take frames; answer what is next, or nil. Raises `Conflict` stale-lease, `MalformedMessage`, `Unavailable`."""
+        messages = messages_untrusted(body)
+        entry = await self._here(worker)
+        entry.calls_open += 1
+        try:
+            again: list[Said] = []
+            waiting: list[trio.Event] = []
+            fresh: list[bytes] = []
+            stale = False
+            for message, frame in messages:
+                digest = _digest(frame)
+                if digest in entry.answered:
+                    again += [s for s in entry.answered[digest] if s not in again]
+                if isinstance(message, (m.Outcome, m.Failed)):
+                    if digest in entry.pending:  # the same again, while the first is on its way to the disk
+                        waiting.append(entry.pending[digest])
+                    elif digest not in entry.answered:
+                        ack = await self._take(entry, message, frame)
+                        if message.token in entry.outbox.stale:
+                            stale = True
+                            continue
+                        entry.pending[digest] = ack
+                        waiting.append(ack)
+                        fresh.append(digest)
+                else:
+                    await self._sessions.on_message(entry.session, message, frame)  # type: ignore[arg-type]
+                    fresh.append(digest)
+                job = getattr(message, "job", None)
+                if job is not None and not isinstance(message, m.JobBlocked):
+                    entry.outbox.knows_job(job)
+            await _all_set(waiting)
+            for digest in fresh:
+                entry.pending.pop(digest, None)
+            if entry.session is not None and entry.session.said_bye:
+                await self._leave(entry)
+                return None
+            if stale:
+                _remember(entry, fresh, [])
+                raise Conflict("stale-lease", "This lease is over: the work was done elsewhere, or dropped.")
+            if not entry.is_here:
+                raise Unavailable("worker-left", "This worker's session ended while its results were written; send them again.")
+            said = await self._next(entry, again, wait_s)
+            _remember(entry, fresh, said)
+            return _body(said)
+        finally:
+            entry.calls_open -= 1
+            entry.outbox.wake()
+
+    async def _take(self, entry: RestWorker, message: m.Outcome | m.Failed, frame: Frame) -> trio.Event:
+        """Give one outcome to the machine; the event is set when it is on disk, or was refused."""
+        if isinstance(message, m.Outcome) and message.blobs:
+            raise MalformedMessage("over REST a large result travels inside its Outcome")
+        entry.outbox.stale.pop(message.token, None)
+        first = message.first if isinstance(message, m.Outcome) else message.index
+        ack = entry.outbox.expect_ack(message.token, first)
+        assert entry.session is not None
+        try:
+            await self._sessions.on_message(entry.session, message, frame)
+        except MalformedMessage:
+            entry.outbox.forget_ack(message.token, first)
+            raise
+        return ack
 
     async def next_batch(self, worker: str, wait_s: float) -> bytes | None:
-        raise Unavailable("rest-not-ready", "not yet")
+        """What is next, at once or within ``wait_s``."""
+        entry = await self._here(worker)
+        entry.calls_open += 1
+        try:
+            at, given = entry.given
+            again = given if trio.current_time() - at > REPEAT_AFTER_S else ()
+            said = await self._next(entry, again, wait_s)
+            if said:
+                entry.given = (trio.current_time(), said)
+            return _body(said)
+        finally:
+            entry.calls_open -= 1
+            entry.outbox.wake()
 
-    async def result(self, worker: str, frame: bytes, wait_s: float) -> bytes | None:
-        raise Unavailable("rest-not-ready", "not yet")
+    async def _next(self, entry: RestWorker, again: Sequence[Said], wait_s: float) -> list[Said]:
+        """What may go now. Only a worker that cannot be called may wait for it."""
+        said = self._still_due(entry, again)
+        with trio.move_on_after(wait_s if entry.address is None else 0):
+            while True:
+                changed = entry.outbox.changed
+                said += entry.outbox.take(lambda digest: entry.address is None or digest in entry.has)
+                if said or entry.outbox.closed.is_set():
+                    break
+                await changed.wait()
+        entry.note_delivered(said)
+        return said
+
+    def _still_due(self, entry: RestWorker, again: Sequence[Said]) -> list[Said]:
+        """Of an answer that may have been lost, what still counts."""
+        leases = self._engine.state.leases
+        runs = {s.job for s in again if s.token is not None and leases.is_current(s.token, entry.id)}
+        return [s for s in again if s.job in runs and (s.token is None or leases.is_current(s.token, entry.id))]
 
     async def fragments(self, worker: str, token: int, job: str, first: int, count: int) -> bytes:
-        raise Unavailable("rest-not-ready", "not yet")
+        """One Run frame with fragments of a lease. Raises `Conflict` unless the worker holds it."""
+        await self._here(worker)
+        lease = self._engine.state.leases.get(token)
+        runtime = self._engine.runtimes.get(job)
+        if lease is None or runtime is None or (lease.worker, lease.job) != (worker, job):
+            raise Conflict("stale-lease", "No lease of this worker has this number.")
+        if not lease.first <= first < first + count <= lease.first + lease.count:
+            text = f"The lease is of fragments {lease.first}..{lease.first + lease.count - 1}."
+            raise Invalid("not-in-lease", text, errors=[{"path": "count", "detail": text}])
+        if not runtime.window.has(first, count):
+            raise Conflict("stale-lease", "These fragments have their results already.")
+        sizes, bodies, large = runtime.window.cut(first, count)
+        total = int(sizes.sum(dtype=np.uint64)) + sum(f.size for f in large.values())
+        if total > MAX_FRAGMENT_BYTES:
+            raise TooLarge("fragments-too-large", f"{total} bytes are too many for one answer.", limit=MAX_FRAGMENT_BYTES, actual=total)
+        body = b"".join(bodies)
+        if large:
+            items = _cut(sizes, body)
+            for index, spooled in large.items():
+                items[index - first] = await trio.Path(spooled.path).read_bytes()
+            sizes, body = np.array([len(item) for item in items], dtype="<u4"), b"".join(items)
+        run = m.Run(token, lease.slot[1], job, first, count, lease.attempt, ())
+        head, tail = encode_frame(run.as_array(), sizes, body)
+        return head + bytes(tail)
 
     async def processor(self, worker: str, digest: str) -> bytes:
-        raise Unavailable("rest-not-ready", "not yet")
+        """The frame of a signed processor. Raises `NotFound`."""
+        await self._here(worker)
+        try:
+            raw = bytes.fromhex(digest)
+        except ValueError:
+            raise Invalid("digest-malformed", "A processor is named by 64 hex digits.", errors=[]) from None
+        message, archive = await self._library.processor(raw)
+        head, body = encode_frame_of(message.as_array(), [archive])
+        return head + body
+
+
+def messages_untrusted(body: bytes) -> list[tuple[Message, Frame]]:
+    """The messages of one body. Raises only `MalformedMessage`."""
+    parser = FrameParser()
+    frames = parser.feed_untrusted(body)
+    if not parser.is_idle:
+        raise MalformedMessage("the body ends inside a frame")
+    found = [(parse_any_untrusted(m.MESSAGES, frame.header), frame) for frame in frames]
+    for message, _ in found:
+        if not isinstance(message, FROM_WORKER):
+            raise MalformedMessage(f"a worker may not send {type(message).__name__} here")
+    return found
+
+
+async def _all_set(events: list[trio.Event]) -> None:
+    with trio.move_on_after(COMMIT_DEADLINE_S):
+        for event in events:
+            await event.wait()
+        return
+    raise Unavailable("storage-busy", "The results are not on disk yet; send them again.")
+
+
+def _remember(entry: RestWorker, digests: list[bytes], said: list[Said]) -> None:
+    """These frames were dealt with; when one comes again its answer was lost."""
+    for digest in digests:
+        entry.answered[digest] = said
+        entry.answered.move_to_end(digest)
+        entry.recent.append(digest)
+    while len(entry.recent) > MAX_KEPT_ANSWERS:
+        old = entry.recent.popleft()
+        if old in entry.answered and old not in entry.recent:
+            entry.answered[old] = ()
+    while len(entry.answered) > MAX_ANSWERED:
+        entry.answered.popitem(last=False)
+
+
+def _digest(frame: Frame) -> bytes:
+    hashed = hashlib.blake2b(msgpack.packb(frame.header), digest_size=32)
+    hashed.update(np.ascontiguousarray(frame.sizes).tobytes())
+    hashed.update(frame.body)
+    return hashed.digest()
+
+
+def _cut(sizes: Any, body: bytes) -> list[bytes]:
+    ends = np.cumsum(sizes, dtype=np.int64).tolist()
+    return [body[end - int(size) : end] for size, end in zip(sizes.tolist(), ends, strict=True)]
+
+
+def _body(said: list[Said]) -> bytes | None:
+    return b"".join(s.data for s in said) if said else None
+
+
+def _key(worker: str) -> str:
+    return f"rest-worker:{worker}"

@@ -75,6 +75,10 @@ class RetryBook:
     def __len__(self) -> int:
         return len(self._open)
 
+    def fragments(self) -> tuple[int, ...]:
+        """Those still to be tried."""
+        return tuple(self._open)
+
     def of(self, fragment: int) -> Trouble:
         """What is known of this fragment; nothing known is no trouble."""
         return self._open.get(fragment, Trouble())
@@ -95,6 +99,16 @@ class RetryBook:
     def on_success(self, fragment: int) -> None:
         """A later try worked."""
         self._open.pop(fragment, None)
+
+    def on_kept(self, fragment: int) -> None:
+        """The worker that was taken for lost came back with this fragment still running: that was no loss."""
+        known = self._open.get(fragment)
+        if known is not None and known.infra_tries:
+            self._open[fragment] = replace(known, infra_tries=known.infra_tries - 1)
+
+    def allow(self, tries: int) -> None:
+        """From now on a fragment is tried this often."""
+        self._tries = max(1, tries)
 
     def forget(self, fragment: int) -> None:
         """A user asks to try a final fragment again, from zero."""

@@ -364,9 +364,12 @@ async def _build(home: Home, name: str, identity: Identity, store: Store, sandbo
     live = await desk.load()
     if live:
         _log.info("%d jobs of before go on", live)
+    rest = RestWorkers(gate=gate, library=library, sessions=sessions, store=store, supervisor=company_id_text(identity.public))
+    await rest.load()
+    nursery.start_soon(rest.run)
     return ChiefService(
         home=home, name=name, identity=identity, store=store, sandbox=sandbox, engine=engine, committer=committer, desk=desk,
         files=JobFiles(home=tree, store=store, engine=engine, desk=desk, committer=committer), library=library, gate=gate,
         fleet=Fleet(gate=gate, engine=engine, sessions=sessions, on_change=feed.put), sessions=sessions,
-        rest=RestWorkers(gate=gate, library=library, sessions=sessions, engine=engine), feed=feed, addresses=addresses,
+        rest=rest, feed=feed, addresses=addresses,
     )  # fmt: skip

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import msgpack
@@ -24,10 +24,11 @@ from company.chief.engine import Engine
 from company.chief.outcome_cut import cut_outcome_untrusted
 from company.chief.runtime import JobRuntime
 from p2p.base.errors import MalformedMessage, ParallelError, Reason, Unavailable
-from p2p.base.frames import Frame
+from p2p.base.frames import NO_SIZES, Frame, Sizes
 from p2p.base.schema import Message
 from p2p.net.channel import Channel
 from p2p.net.hello import refusal
+from p2p.net.stream import Buffer
 
 HEARTBEAT_MS = 2000
 SILENT_AFTER_S = 6.0  # three heartbeats without a byte: as good as a lost connection
@@ -49,12 +50,25 @@ class Processors(Protocol):
     async def processor(self, digest: bytes) -> tuple[m.ProcessorIs, bytes]: ...
 
 
+class Way(Protocol):
+    """How messages reach one worker: an RPC channel, or the outbox of a worker that speaks REST. Bounded."""
+
+    peer_key: bytes
+
+    def send_nowait(self, message: Message, sizes: Sizes = NO_SIZES, body: Buffer | Sequence[Buffer] = b"") -> None:
+        """Queue one message. Raises `trio.WouldBlock` when the queue is full, `Unavailable` when the way is closed."""
+
+    async def send(self, message: Message, sizes: Sizes = NO_SIZES, body: Buffer | Sequence[Buffer] = b"") -> None: ...
+    async def aclose(self, reason: m.Refused | None = None) -> None:
+        """End it; whoever reads it then sees the session end."""
+
+
 @dataclass(slots=True)
 class Session:
-    """One worker's open channel."""
+    """One worker that is here."""
 
     worker: str
-    channel: Channel
+    channel: Way
     machine: m.Machine
     jobs_told: set[str] = field(default_factory=set)
     slot_states: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -119,28 +133,32 @@ class Sessions:
             raise MalformedMessage(f"expected Resume, got {type(message).__name__}")
         machine = machine_untrusted(frame)
         here = await self._gate.resume(message.worker, channel.peer_key, machine, channel.peer_address)
-        old = self.open.get(message.worker)
-        if old is not None:  # the worker came back before its old channel was seen to be dead
-            self._leave(old)
-            await old.channel.aclose(refusal("replaced", "The worker opened another channel."))
-        session = Session(message.worker, channel, machine, connected_at=time.time())
-        self.open[message.worker] = session
         held = tuple((token, job, first, count) for token, job, first, count, _ in message.held)
-        self.engine.post(ev.WorkerHere(spec=here.spec, held=held, paused=here.paused, quarantined=here.quarantined))
+        session = await self.enter(message.worker, channel, machine, replace(here, held=held))
         try:
-            await self._read(session)
+            await self._read(session, channel)
         finally:
-            self._leave(session)
+            self.leave(session)
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
                 await self._gate.seen(session.worker)
 
-    def _leave(self, session: Session) -> None:
+    async def enter(self, worker: str, way: Way, machine: m.Machine, here: ev.WorkerHere) -> Session:
+        """The worker is here and reached by ``way``."""
+        while (old := self.open.get(worker)) is not None:  # the worker came back before its old channel was seen to be dead
+            self.leave(old)
+            await old.channel.aclose(refusal("replaced", "The worker opened another channel."))
+        session = Session(worker, way, machine, connected_at=time.time())
+        self.open[worker] = session
+        self.engine.post(here)
+        return session
+
+    def leave(self, session: Session) -> None:
+        """The worker is gone. Idempotent."""
         if self.open.get(session.worker) is session:
             del self.open[session.worker]
             self.engine.post(ev.WorkerGone(worker=session.worker, said_bye=session.said_bye))
 
-    async def _read(self, session: Session) -> None:
-        channel = session.channel
+    async def _read(self, session: Session, channel: Channel) -> None:
         while True:
             messages: list[tuple[Message, Frame]] = []
             with trio.move_on_after(SILENT_AFTER_S):
@@ -150,11 +168,12 @@ class Sessions:
                 return
             self.engine.post(ev.Heartbeat(worker=session.worker))
             for message, frame in messages:
-                await self._on_message(session, message, frame)
+                await self.on_message(session, message, frame)
                 if session.said_bye:
                     return
 
-    async def _on_message(self, session: Session, message: Message, frame: Frame) -> None:
+    async def on_message(self, session: Session, message: Message, frame: Frame) -> None:
+        """One message of a worker, by whichever door it came. Raises `MalformedMessage`, and what the parts it reaches raise."""
         engine, worker = self.engine, session.worker
         match message:
             case m.Outcome():

@@ -62,21 +62,25 @@ async def run_split(sandbox: Sandbox, plan: SplitPlan, *, on_count: Callable[[in
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, child)
-            try:
-                await child.load(role="split", params=plan.params, files=plan.files, options={"data": f"/data/{plan.data_name}"})
-                return await _read(child, plan, on_count, on_fragments)
-            finally:
-                nursery.cancel_scope.cancel()
+            ended = await _run_in(child, plan, on_count, on_fragments)
+            nursery.cancel_scope.cancel()
+        return ended
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+            await child.aclose()
+
+
+async def _run_in(child: Child, plan: SplitPlan, on_count: Callable[[int | None], None], on_fragments: Produced) -> int | SplitError:
+    """What went wrong is returned: raised through a nursery it would come out as a group."""
+    try:
+        await child.load(role="split", params=plan.params, files=plan.files, options={"data": f"/data/{plan.data_name}"})
+        return await _read(child, plan, on_count, on_fragments)
     except ChildFailed as failure:
         return SplitError(f"{failure.where}-raised", failure.type, failure.message, failure.traceback)
     except ChildDied as death:
         return SplitError(death.verdict.cause, "", death.verdict.text, death.verdict.log_tail.decode("utf-8", "replace"))
     except MalformedMessage as error:
         return SplitError("garbage-on-pipe", "", error.text, "")
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-            await child.aclose()
-    raise AssertionError("unreachable")
 
 
 async def _watch(child: Child) -> None:

@@ -2,7 +2,8 @@
 
 The row's offset moves only after the bytes before it were fsynced and, where the client sent a checksum, verified. What lies
 behind it in the file is overwritten by the next piece, so a crash, a broken line and a wrong checksum all mean the same:
-go on from the offset.
+go on from the offset. A finished upload leaves its bytes to whoever takes them in, and stays known until it expires, so that a client
+that lost the last answer learns what became of it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -46,6 +48,7 @@ class UploadState:
     offset: int
     length: int | None
     expires: float
+    made: Mapping[str, Any] | None = None  # what it became, or why it was refused
 
     @property
     def is_complete(self) -> bool:
@@ -74,19 +77,20 @@ class Uploads:
         await self.expire(now=now)
         for row in list(self._rows.values()):
             path = self._dir / row.id
-            if row.offset and (not path.exists() or path.stat().st_size < row.offset):
+            if row.made is None and row.offset and (not path.exists() or path.stat().st_size < row.offset):
                 await self._save(replace(row, offset=0))  # the disk lost it: the client begins again
         for path in self._dir.iterdir():
-            if _ID.fullmatch(path.name) and path.name not in self._rows:
+            if _ID.fullmatch(path.name) and (path.name not in self._rows or self._rows[path.name].made is not None):
                 path.unlink()
 
     async def create(self, *, length: int | None, meta: Mapping[str, str], principal: str, now: float) -> UploadState:
         """Begin an upload. Raises: `TooLarge`, `Refused` ("too-many-uploads"), `Invalid`."""
+        await self.expire(now=now)
         self._check_length(length)
         packed = json.dumps(dict(meta), ensure_ascii=False).encode()
         if len(packed) > MAX_META_BYTES:
             raise Invalid("bad-metadata", f"upload metadata may have {MAX_META_BYTES} bytes, got {len(packed)}")
-        held = sum(row.principal == principal and row.expires > now for row in self._rows.values())
+        held = sum(row.principal == principal and row.made is None for row in self._rows.values())
         if held >= self._max_per_principal:
             raise Refused(
                 "too-many-uploads", f"{held} uploads are open; the limit is {self._max_per_principal}",
@@ -166,8 +170,15 @@ class Uploads:
             os.close(fd)
 
     async def finish(self, upload_id: str, *, now: float) -> Path | None:
-        """The file of a complete upload, or None when bytes are missing. `forget` it when it was taken in."""
+        """The file of a complete upload, or None when bytes are missing. `settle` it when it was taken in or refused."""
         return self._dir / upload_id if _state(self._row(upload_id, now)).is_complete else None
+
+    async def settle(self, upload_id: str, made: Mapping[str, Any]) -> None:
+        """Keep what became of a complete upload, and drop its bytes where they still lie here."""
+        row = self._rows.get(upload_id)
+        if row is not None:
+            await self._save(replace(row, made=json.dumps(dict(made))))
+            (self._dir / upload_id).unlink(missing_ok=True)
 
     async def forget(self, upload_id: str) -> None:
         """Delete an upload, finished or given up. Raises `Conflict` while a piece is being written."""
@@ -214,4 +225,5 @@ class Uploads:
 
 
 def _state(row: UploadRow) -> UploadState:
-    return UploadState(row.id, row.principal, json.loads(row.meta), row.offset, row.length, row.expires)
+    made = None if row.made is None else json.loads(row.made)
+    return UploadState(row.id, row.principal, json.loads(row.meta), row.offset, row.length, row.expires, made)

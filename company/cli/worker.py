@@ -31,6 +31,7 @@ def worker() -> None:
 @click.option("--slots", type=SLOTS, default="auto", metavar="N|auto", help="How many fragments at a time; auto: one per core.")
 @click.option("--name", help="The worker's name (else the machine's).")
 @click.option("--transport", type=click.Choice(["rpc", "rest"]), default="rpc", help="rest: by the REST calls alone.")
+@click.option("--chief-http", metavar="URL", help="With rest: where the chief's page is (else the token's host, port 8470).")
 @click.option("--allow-requirements", is_flag=True, help="Accept wheels that packages ask for.")
 @click.option("--require-client-signature", is_flag=True, help="Run only what a client has signed itself.")
 @click.option("--sandbox", type=click.Choice(SANDBOXES), default="auto", help="How modules are confined.")
@@ -98,8 +99,9 @@ def _install(session: Session, folder: Path, name: str, token: str | None, slots
     if token is not None:
         write_private(make_private(folder) / "join-token", token.encode() + b"\n")
         arguments += ["--token-file", str(folder / "join-token")]
-    if options["via"]:
-        arguments += ["--via", str(options["via"])]
+    for option in ("via", "chief_http"):
+        if options[option]:
+            arguments += [f"--{option.replace('_', '-')}", str(options[option])]
     flags = ("allow_requirements", "require_client_signature", "i_understand")
     arguments += [f"--{flag.replace('_', '-')}" for flag in flags if options[flag]]
     install(session, f"company-worker-{name}", f"Worker {name} of a company of processes", arguments)

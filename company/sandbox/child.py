@@ -13,7 +13,7 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ import trio
 
 from company.sandbox import wire
 from company.sandbox.checks import check_frame_untrusted
+from company.sandbox.output import deleted_bytes, descendants, measure, take_output
 from company.sandbox.page import Page, read_log, read_page
 from company.sandbox.page_slots import STAGE_LOADED, STAGE_NONE
+from company.sandbox.patience import Patience
 from company.sandbox.profile import Profile
 from company.sandbox.verdict import Killed, Verdict, judge
 from p2p.base.codec import encode_value
@@ -31,9 +33,12 @@ from p2p.base.errors import MalformedMessage
 from p2p.base.frames import NO_SIZES, Frame, FrameParser, Sizes, encode_frame
 
 READ_BYTES = 1 << 20
+PARSE_BYTES = 64 << 10  # parsed without a pause: thousands of the smallest frames, some 20 ms
 CHUNK_BYTES = 1 << 20
+IMPORT_LIMIT_S = 120.0
 DEATH_GRACE_S = 2.0
 START_GRACE_S = 1.0
+STALLED_S = 1.0  # the daemon itself stood still
 POLL_S, POLL_MAX_S = 0.1, 1.0  # how often a page is read; rarely where the limit is minutes, to let an idle machine sleep
 TAIL_BYTES = 8192
 _NO_PARAMS = encode_value({})
@@ -81,6 +86,8 @@ class Child:
         self._log_fd = log_fd
         self._parser = FrameParser()
         self._frames: deque[Frame] = deque()
+        self._unparsed = memoryview(b"")
+        self._patience = Patience(profile.role)
         self._killed: Killed | None = None
         self._verdict: Verdict | None = None
         self._is_closed = False
@@ -103,8 +110,11 @@ class Child:
         """Why it died, once that is known."""
         return self._verdict
 
-    async def load(self, *, role: str, params: bytes = _NO_PARAMS, files: Mapping[str, bytes], options: Mapping[str, Any]) -> Ready:
-        """Hand over the package and wait until it is imported. Raises `ChildFailed`, `ChildDied`."""
+    async def load(
+        self, *, role: str, params: bytes = _NO_PARAMS, files: Mapping[str, bytes], options: Mapping[str, Any],
+        limit_s: float = IMPORT_LIMIT_S,
+    ) -> Ready:  # fmt: skip
+        """Hand over the package and wait until it is imported, ``limit_s`` at most. Raises `ChildFailed`, `ChildDied`."""
         items = [params]
         for path, content in files.items():
             items += [path.encode(), content]
@@ -112,8 +122,12 @@ class Child:
         translated = {k: self._inside(v) if k in ("data", "output") else v for k, v in options.items()}
         if role == "merge":
             translated.setdefault("output", self._inside("/output"))
-        await self.send([wire.LOAD, role, translated], sizes, b"".join(items))
-        header = (await self.receive()).header
+        self._patience = Patience(role, flush_s=int(options.get("flush_us", wire.FLUSH_US)) / 1e6)
+        with trio.move_on_after(limit_s) as scope:
+            await self.send([wire.LOAD, role, translated], sizes, b"".join(items))
+            header = (await self.receive()).header
+        if scope.cancelled_caught:
+            raise ChildDied(await self._condemn("time-limit", f"the package took longer than {limit_s:g} s to import"))
         if header[0] != wire.READY:
             raise ChildDied(await self._condemn("garbage-on-pipe", "the child answered its package with something else"))
         return Ready(tuple(header[1]), header[2])
@@ -121,6 +135,7 @@ class Child:
     async def send(self, header: list[Any], sizes: Sizes = NO_SIZES, body: bytes | memoryview = b"") -> None:
         """Send one frame; waits while the child does not read. Raises `ChildDied`."""
         head, tail = encode_frame(header, sizes, body)
+        self._patience.send_begun(header, len(sizes), now=trio.current_time())
         try:
             if len(tail) <= 1 << 16:
                 await self._to_child.send_all(head + bytes(tail))
@@ -129,6 +144,8 @@ class Child:
                 await self._to_child.send_all(tail)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise ChildDied(await self._death()) from None
+        finally:
+            self._patience.send_ended(now=trio.current_time())
 
     async def send_chunk(self, blob: int, data: bytes | memoryview, *, last: bool) -> None:
         """Send the next bytes of large item ``blob`` of the message that follows."""
@@ -143,12 +160,11 @@ class Child:
     async def receive(self) -> Frame:
         """The next frame, its header checked (`company.sandbox.checks`). Raises `ChildFailed` for FAILED, `ChildDied` at the end."""
         while not self._frames:
-            try:
-                data = await self._from_child.receive_some(READ_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                data = b""
-            if not data:
-                raise ChildDied(await self._death())
+            if self._unparsed:
+                await trio.lowlevel.checkpoint()  # a child that floods us with tiny frames shall not hold up its neighbours
+            else:
+                self._unparsed = memoryview(await self._receive_some())
+            data, self._unparsed = self._unparsed[:PARSE_BYTES], self._unparsed[PARSE_BYTES:]
             try:
                 for frame in self._parser.feed_untrusted(data):
                     check_frame_untrusted(frame)
@@ -156,9 +172,35 @@ class Child:
             except MalformedMessage as error:
                 raise ChildDied(await self._condemn("garbage-on-pipe", f"the child sent nonsense: {error.text}")) from None
         frame = self._frames.popleft()
+        self._patience.received(frame.header, len(frame.sizes), len(frame.body), now=trio.current_time())
         if frame.header[0] == wire.FAILED:
             raise ChildFailed(*frame.header[1:])
+        if frame.header[0] == wire.MERGED and self.profile.output is not None:
+            await self._take_output(self.profile.output)
         return frame
+
+    async def _receive_some(self) -> bytes | bytearray:
+        """Wait for bytes. Raises `ChildDied` at the end."""
+        self._patience.wait_begun(now=trio.current_time())
+        try:
+            data = await self._from_child.receive_some(READ_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        finally:
+            self._patience.wait_ended(now=trio.current_time())
+        if not data:
+            raise ChildDied(await self._death())
+        return data
+
+    async def _take_output(self, folder: Path) -> None:
+        """A merge that is done has nothing more to write: end it, measure what it left, make it ours. Raises `ChildDied`."""
+        self.kill("cancelled", "it has merged")
+        verdict = await self.wait()
+        files = await trio.to_thread.run_sync(take_output, folder)
+        text = self._too_much(folder, sum(size for _, size in files), "")
+        if text:
+            self._verdict = replace(verdict, cause="disk-limit", text=text)
+            raise ChildDied(self._verdict)
 
     def page(self) -> Page:
         """Where it stands."""
@@ -174,7 +216,7 @@ class Child:
             self._killed = Killed(cause, text)
         if self._verdict is None and not self._is_closed and self.page().stage == STAGE_NONE:
             # bwrap's inner half asks for its death signal late; until then it would wait for its dead outer half for ever
-            for pid in _children_of(self._process.pid):
+            for pid in descendants(self._process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self._process.kill()  # does nothing when it has been reaped
@@ -192,20 +234,38 @@ class Child:
         return self._verdict
 
     async def watch(self, *, time_limit_s: float | None) -> None:
-        """Kill it when user code stands at one place longer than ``time_limit_s`` or fills the output folder; until cancelled or dead."""
+        """Kill it when user code stands at one place longer than ``time_limit_s``, when it owes an answer for longer than any honest
+        child would, or when it fills the output folder; until cancelled or dead."""
         interval_s = POLL_S if time_limit_s is None else min(POLL_MAX_S, max(POLL_S, time_limit_s / 20))
         if time_limit_s is None and self.profile.output is None:
             await self.wait()
         while self.is_alive:
+            asleep_at = trio.current_time()
             await trio.sleep(interval_s)
-            page = self.page()
-            if time_limit_s is not None and page.in_user and page.started_s_ago > time_limit_s:
-                self.kill("time-limit", _too_long(self.profile.role, page, time_limit_s))
-            if self.profile.output is not None:
-                used = await trio.to_thread.run_sync(used_bytes, self.profile.output)
-                if used > self.profile.output_max_bytes:
-                    limit = self.profile.output_max_bytes
-                    self.kill("disk-limit", f"the output folder grew past {limit:,} bytes (it had {used:,})")
+            if time_limit_s is not None:
+                is_late = trio.current_time() - asleep_at > interval_s + STALLED_S  # then what came has not been read, either
+                self._check_time(time_limit_s, is_late=is_late)
+            if self.profile.output is not None and self.is_alive:
+                await self._check_output(self.profile.output)
+
+    def _check_time(self, limit_s: float, *, is_late: bool) -> None:
+        page = self.page()
+        if page.in_user and page.started_s_ago > limit_s:
+            self.kill("time-limit", _too_long(self.profile.role, page, limit_s))
+        elif not is_late and (waited_s := self._patience.waited_s(now=trio.current_time())) > self._patience.allowed_s(limit_s):
+            self.kill("time-limit", f"no answer for {waited_s:.1f} s, where each step may take {limit_s:g} s")
+
+    async def _check_output(self, folder: Path) -> None:
+        usage = await trio.to_thread.run_sync(measure, folder)
+        hidden = await trio.to_thread.run_sync(deleted_bytes, self._process.pid, folder)
+        if text := self._too_much(folder, usage.size_bytes + hidden, usage.trouble):
+            self.kill("disk-limit", text)
+
+    def _too_much(self, folder: Path, used: int, trouble: str) -> str:
+        limit = self.profile.output_max_bytes
+        if used > limit:
+            return f"the output folder grew past {limit:,} bytes (it had {used:,})"
+        return f"the output folder is not to be kept: {trouble}" if trouble else ""
 
     async def aclose(self) -> None:
         """Kill it if it lives, reap it, give back what it held. Idempotent."""
@@ -255,24 +315,3 @@ def _too_long(role: str, page: Page, limit_s: float) -> str:
     if role == "merge":
         return f"merge made no progress for {limit_s:g} s, after {index:,} results"
     return f"fragment {index} ran longer than {limit_s:g} s"
-
-
-def _children_of(pid: int) -> list[int]:
-    try:
-        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    below = [int(word) for word in words]
-    return [*(grandchild for child in below for grandchild in _children_of(child)), *below]
-
-
-def used_bytes(folder: Path) -> int:
-    """What a folder takes on disk, without following links."""
-    total = 0
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            try:
-                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
-            except OSError:  # gone meanwhile
-                continue
-    return total

@@ -22,6 +22,7 @@ _NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24  # offsets in struct seccomp_data, low w
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW = 0x7E020080  # every CLONE_NEW* bit
 _AF_UNIX = 1
+_PR_SET_PDEATHSIG = 1
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _FIRST_NEW = 424  # from here on both architectures share the numbers
 _NEW_ALLOWED = (436, 437, 439, 441, 449)  # close_range openat2 faccessat2 epoll_pwait2 futex_waitv
@@ -33,15 +34,17 @@ class _Machine:
     clone: int
     socketpair: int
     ioctl: int
+    prctl: int
     denied: tuple[int, ...]
     signals: tuple[int, ...]  # kill, tkill, pidfd…: denied where no pid namespace stands around
 
 
 # fmt: off
 _X86_64 = _Machine(
-    audit_arch=0xC000003E, clone=56, socketpair=53, ioctl=16, signals=(62, 200, 297, 129),
+    audit_arch=0xC000003E, clone=56, socketpair=53, ioctl=16, prctl=157, signals=(62, 200, 297, 129),
     denied=(
         41, 42, 43, 49, 50, 288,  # socket connect accept bind listen accept4
+        46, 307,  # sendmsg sendmmsg: a descriptor under way in a socket holds a deleted file that no daemon can find
         57, 58,  # fork vfork
         101, 310, 311, 312,  # ptrace process_vm_readv process_vm_writev kcmp
         165, 166, 155, 161, 272, 308,  # mount umount2 pivot_root chroot unshare setns
@@ -59,9 +62,10 @@ _X86_64 = _Machine(
     ),
 )
 _AARCH64 = _Machine(
-    audit_arch=0xC00000B7, clone=220, socketpair=199, ioctl=29, signals=(129, 130, 138, 240),
+    audit_arch=0xC00000B7, clone=220, socketpair=199, ioctl=29, prctl=167, signals=(129, 130, 138, 240),
     denied=(
         198, 203, 202, 200, 201, 242,
+        211, 269,
         117, 270, 271, 272,
         40, 39, 41, 51, 97, 268,
         217, 218, 219,
@@ -103,6 +107,7 @@ def program(machine: str, *, deny_signals: bool = False) -> bytes:
     step(_JEQ, m.clone, "clone", "")
     step(_JEQ, m.socketpair, "pair", "")
     step(_JEQ, m.ioctl, "ioctl", "")
+    step(_JEQ, m.prctl, "prctl", "")
     for number in m.denied + (m.signals if deny_signals else ()):
         step(_JEQ, number, "deny", "")
     step(_RET, _ALLOW)
@@ -121,6 +126,11 @@ def program(machine: str, *, deny_signals: bool = False) -> bytes:
     step(_LD, _ARG1)
     step(_JEQ, _TIOCSTI, "deny", "")
     step(_JEQ, _TIOCLINUX, "deny", "")
+    step(_RET, _ALLOW)
+    marks["prctl"] = len(steps)
+    # The filter binds bwrap's pid 1 as well, whose memory a child can write; nobody in there may cancel dying with the daemon.
+    step(_LD, _ARG0)
+    step(_JEQ, _PR_SET_PDEATHSIG, "deny", "")
     marks["allow"] = len(steps)
     step(_RET, _ALLOW)
     marks["deny"] = len(steps)

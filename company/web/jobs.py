@@ -10,8 +10,9 @@ from company.chief.api.bodies import number
 from company.chief.api.gate import Call, Endpoint
 from company.chief.api.problem import BadRequest
 from company.web.grouping import groups_of
+from company.web.headline import ACTIVE, headline_of, phases_of, title_of
 from company.web.heatmap import strip_of
-from company.web.pages import Pages, read_form, redirect
+from company.web.pages import Pages, is_local, read_form, redirect
 from p2p.net.http_types import Response
 
 PER_PAGE: Final = 50
@@ -22,7 +23,6 @@ MAX_READ_LINES: Final = 2000
 LINES_PER_PAGE: Final = 500
 MAX_SHOWN_ARTIFACTS: Final = 200
 STATES: Final = ("queued", "splitting", "running", "merging", "done", "failed", "cancelled")
-ACTIVE: Final = ("queued", "splitting", "running", "merging")
 ACTIONS: Final = ("pause", "resume", "cancel", "retry", "rm")
 
 
@@ -35,7 +35,8 @@ class JobPages:
     async def home(self, call: Call) -> Response:
         """What needs somebody, what runs, and the first steps on an empty company."""
         active = [job for state in ACTIVE for job in call.chief.list_jobs(state=state, limit=20, offset=0)[0]]
-        recent, total = call.chief.list_jobs(state=None, limit=5, offset=0)
+        newest, total = call.chief.list_jobs(state=None, limit=20, offset=0)
+        recent = [job for job in newest if job.state not in ACTIVE][:5]
         workers = call.chief.list_workers()
         return self._pages.show(call, "home.html", active=active, recent=recent, total=total, workers=workers)
 
@@ -55,13 +56,17 @@ class JobPages:
         failures, failed = await chief.failures(job.id, limit=MAX_FAILURES, offset=0)
         artifacts = await chief.artifacts(job.id)
         lines, has_more = await _newest_lines(call, job.id)
+        reasons, percent = _reasons(job, chief.explain(job.id)), _percent(job)
         # the part alone is what an open page asks for again and again
         template = "job_live.html" if "live" in call.request.query else "job.html"
         return self._pages.show(
             call,
             template,
             job=job,
-            reasons=_reasons(job, chief.explain(job.id)),
+            reasons=reasons,
+            headline=headline_of(job, reasons),
+            phases=phases_of(job),
+            tab=title_of(job, percent),
             strip=strip_of(chief.heatmap(job.id, STRIP_CELLS)),
             groups=groups_of(failures),
             failed=failed,
@@ -71,7 +76,7 @@ class JobPages:
             lines=lines,
             has_more_lines=has_more,
             is_active=job.state in ACTIVE,
-            percent=_percent(job),
+            percent=percent,
         )
 
     async def log(self, call: Call) -> Response:
@@ -84,13 +89,14 @@ class JobPages:
 
     async def change(self, call: Call) -> Response:
         """Do what a button of the job page says."""
-        await read_form(call)
+        fields = await read_form(call)
         action = call.arg("action")
         if action not in ACTIONS:
             raise BadRequest("action-unknown", f"No action {action[:40]!r}.")
         args: dict[str, Any] = {"failed": True} if action == "retry" else {}
         job = await call.chief.change_job(call.arg("id"), action, args, by=call.by)
-        return redirect("/jobs" if action == "rm" else f"/jobs/{quote(job.id, safe='')}")
+        back = fields.get("back", "")
+        return redirect(back if is_local(back) else "/jobs" if action == "rm" else f"/jobs/{quote(job.id, safe='')}")
 
     def endpoints(self) -> list[Endpoint]:
         """The routes."""

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from company.chief.api.auth import has_role
 from company.chief.api.bodies import MAX_FIELD_BYTES, fields_untrusted
-from company.chief.api.gate import Call
-from company.chief.api.problem import Problem
+from company.chief.api.gate import Call, Endpoint
+from company.chief.api.problem import Problem, problem_of
 from company.config import format_count, format_duration, format_size
-from p2p.net.http_types import Request, Response
+from company.web.headline import when_text
+from company.web.shapes import bar_of, shape
+from p2p.base.errors import ParallelError
+from p2p.net.http_types import BodyTooLarge, Request, Response
 
 HTML: Final = "text/html; charset=utf-8"
-# a shape beside every word, so that colour is never the only sign
-ICONS: Final = {
-    "queued": "◷", "splitting": "⑂", "running": "▶", "merging": "⇲", "done": "✔", "failed": "✖", "cancelled": "⊘", "paused": "⏸",
-    "joining": "◷", "idle": "○", "busy": "▶", "draining": "⇣", "offline": "⊘", "quarantined": "⚠",
-}  # fmt: skip
 
 
-def format_time(seconds: float | None) -> str:
-    """A point in time, in UTC and saying so."""
+def format_time(seconds: float | None) -> Markup:
+    """A point in time: in UTC and saying so, which the script of the page turns into the reader's zone."""
     if not seconds:
-        return "–"
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return Markup("–")
+    at = datetime.fromtimestamp(seconds, UTC)
+    return Markup('<time datetime="{}">{}</time>').format(at.strftime("%Y-%m-%dT%H:%M:%SZ"), at.strftime("%Y-%m-%d %H:%M:%S UTC"))
+
+
+def format_day(seconds: float | None) -> str:
+    """A day, where no markup is allowed."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d") if seconds else "–"
+
+
+def format_number(number: int, one: str, many: str | None = None) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{format_count(number)} {one if number == 1 else many or one + 's'}"
 
 
 class Pages:
@@ -41,8 +52,15 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters |= {"size": format_size, "duration": format_duration, "count": format_count, "when": format_time}
-        self._templates.globals |= {"icons": ICONS, "may": has_role}
+        self._templates.filters |= {
+            "size": format_size,
+            "duration": format_duration,
+            "count": format_count,
+            "when": format_time,
+            "day": format_day,
+            "number": format_number,
+        }
+        self._templates.globals |= {"may": has_role, "shape": shape, "bar_of": bar_of, "when_text": when_text}
 
     def show(self, call: Call, template: str, status: int = 200, **context: Any) -> Response:
         """A page for somebody who is logged in."""
@@ -52,6 +70,18 @@ class Pages:
         )
         return Response(status, {"Cache-Control": "no-store"}, body.encode(), HTML)
 
+    def guarded(self, endpoint: Endpoint) -> Endpoint:
+        """The same page, whose refusals keep the navigation; those of the door itself know no user and look like `refuse`."""
+
+        async def handle(call: Call) -> Response:
+            try:
+                return await endpoint.handler(call)
+            except (ParallelError, BodyTooLarge) as error:
+                problem = problem_of(error, call.request.path)
+                return self.show(call, "problem.html", problem.status, problem=problem)
+
+        return endpoint if endpoint.need == "open" else replace(endpoint, handler=handle)
+
     def show_open(self, template: str, status: int = 200, **context: Any) -> Response:
         """A page for anybody: it says nothing about the company."""
         body = self._templates.get_template(template).render(company=None, me=None, csrf="", path="", **context)
@@ -60,8 +90,14 @@ class Pages:
     def refuse(self, request: Request, problem: Problem) -> Response:
         """How the page shows a refusal: to the login when nobody is logged in, else a page with the reason."""
         if problem.status == 401 and request.method == "GET" and "HX-Request" not in request.headers:
-            return redirect(f"/login?next={request.path}" if is_local(request.path) and request.path != "/" else "/login")
+            return redirect(_login_for(request.path))
+        if problem.status == 401 and "HX-Request" in request.headers:  # an open page whose session has ended
+            return Response(401, {"HX-Redirect": "/login", "Cache-Control": "no-store"}, b"", HTML)
         return self.show_open("problem.html", problem.status, problem=problem)
+
+
+def _login_for(path: str) -> str:
+    return f"/login?next={path}" if is_local(path) and path != "/" else "/login"
 
 
 def redirect(path: str, cookies: tuple[str, ...] = ()) -> Response:

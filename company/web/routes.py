@@ -22,7 +22,7 @@ def web_routes(chief: Chief, auth: Auth, *, gate: Gate | None = None, scratch: P
     door = gate or make_gate(chief, auth)
     pages = Pages()
     endpoints = [
-        endpoint
+        pages.guarded(endpoint)
         for part in (StaticFiles(), LoginPages(pages), JobPages(pages), SubmitPages(pages, scratch), WorkerPages(pages))
         for endpoint in part.endpoints()
     ]

@@ -235,7 +235,7 @@ class WorkerCore:
         self._upstream.tell(message)
 
     async def fetch_blobs(self, batch: Batch) -> None:
-        for offset, size, digest in batch.blobs:
+        for offset, size, digest in batch.blobs[len(batch.blob_paths) :]:  # an earlier child may have had some
             path = self.spool_path()
             await self._upstream.fetch_blob(batch, offset, size, digest, path)
             batch.blob_paths = (*batch.blob_paths, path)

@@ -86,6 +86,7 @@ class ChiefLink:
         self._uploading: set[int] = set()
         self._failed: deque[tuple[int, int]] = deque()  # (token, ping serial after which it counts as heard)
         self._ping = 0
+        self._is_leaving = False
         self.bulk = BulkChannel(lambda: dialler.open("bulk"))
 
     async def bulk_fetch(self, batch: Batch, offset: int, size: int, digest: bytes, path: Path) -> None:
@@ -109,6 +110,7 @@ class ChiefLink:
 
     async def say_bye(self, reason: str) -> None:
         """Send what is queued, then Bye, and close."""
+        self._is_leaving = True
         channel = self._channel
         if channel is None:
             return
@@ -125,7 +127,7 @@ class ChiefLink:
     async def run(self) -> None:
         """Dial, serve, dial again. Raises `Refusal` when that is useless."""
         attempt = 0
-        while True:
+        while not self._is_leaving:
             served_s = 0.0
             try:
                 channel = await self._dialler.open("worker")
@@ -141,6 +143,8 @@ class ChiefLink:
                 log.warning("the chief refuses this worker: %s (%s)", error.text, code)
                 await trio.sleep(REFUSED_WAIT_S)
             except (Unavailable, PeerError) as error:
+                if self._is_leaving:
+                    return
                 log.info("chief away: %s", error.text)
             attempt = 1 if served_s > 10 else attempt + 1
             await trio.sleep(wait_before_attempt_s(attempt, self._rng))
@@ -160,7 +164,8 @@ class ChiefLink:
         finally:
             if self._channel is not None:
                 self._channel = None
-                self._port.on_down("channel closed")
+                if not self._is_leaving:
+                    self._port.on_down("channel closed")
             with trio.CancelScope(shield=True), trio.move_on_after(2):
                 await self.bulk.aclose()
                 await channel.aclose()

@@ -7,6 +7,8 @@ that was sent on a channel that broke is sent again on the next one.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from p2p.base.errors import InvariantBroken
 from p2p.base.frames import NO_SIZES, Sizes
 from p2p.base.schema import Message
 
+log = logging.getLogger(__name__)
 MEMORY_LIMIT_BYTES = 64 << 20
 SPOOL_LIMIT_BYTES = 1 << 30
 PART_OVERHEAD_BYTES = 512  # so that many empty parts count too
@@ -75,14 +78,12 @@ class HeldResults:
         self.spool_bytes = 0
 
     def add(self, part: Part) -> None:
-        """Keep a part; it is written to a file when memory is full. Raises `OSError` when that fails."""
+        """Keep a part; it is written to a file when memory is full, and kept in memory all the same when the disk is."""
         part.size_bytes = len(part.body) + 4 * len(part.sizes) + PART_OVERHEAD_BYTES
         blob_bytes = sum(blob.size for blob in part.blobs)
         if self.memory_bytes + part.size_bytes > self._memory_limit and len(part.body):
-            self._serial += 1
-            self._folder.mkdir(parents=True, exist_ok=True)
-            part.path = self._folder / f"part-{self._serial}"
-            part.path.write_bytes(part.body)
+            part.path = self._spool(part.body)
+        if part.path is not None:
             part.body = b""
             self.spool_bytes += part.size_bytes
         else:
@@ -90,6 +91,19 @@ class HeldResults:
         self.spool_bytes += blob_bytes
         self._leases.setdefault(part.token, []).append(part)
         self._unsent.append(part)
+
+    def _spool(self, body: bytes | memoryview) -> Path | None:
+        self._serial += 1
+        path = self._folder / f"part-{self._serial}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(body)
+        except OSError as error:
+            log.error("results cannot be spooled: %s", error)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        return path
 
     def next_unsent(self, blocked: Collection[int] = ()) -> Part | None:
         """The oldest part not yet sent on this channel whose token is not ``blocked``, without taking it."""

@@ -102,7 +102,8 @@ class Session:
                 self._port.give_back(batch.token, str(error))
                 continue
             if batch not in list(self._queue):
-                continue  # withdrawn while its large fragments were fetched
+                batch.drop_files()  # withdrawn while they were fetched
+                continue
             batch.fed = True
             if self._queue.head is batch:
                 self._port.batch_began(batch.token)
@@ -135,8 +136,11 @@ class Session:
             await self._port.wait_room()
             try:
                 await self._on_frame(await self._child.receive())
-            except (MalformedMessage, ChildFailed) as error:
-                self._child.kill("garbage-on-pipe", f"the child broke its protocol: {error}")
+            except (MalformedMessage, ChildFailed, OSError) as error:
+                if isinstance(error, OSError):
+                    self._child.kill("disk-limit", f"the worker could not keep a large result: {error}")
+                else:
+                    self._child.kill("garbage-on-pipe", f"the child broke its protocol: {error}")
                 self._end(await self._child.wait())
                 return
 

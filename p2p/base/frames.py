@@ -37,7 +37,7 @@ class Frame:
     def cut(self) -> list[memoryview]:
         """The n byte strings. For small n only: bulk paths slice ``body`` by cumulative sizes."""
         ends = np.cumsum(self.sizes, dtype=np.int64).tolist()
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][: len(ends)]
         return [self.body[a:b] for a, b in zip(starts, ends, strict=True)]
 
 

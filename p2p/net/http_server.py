@@ -167,8 +167,7 @@ class _Site:
         try:
             answer = await trio_as_aio(self._run)(exchange)
             if answer is None:
-                exchange.abort()
-                raise ConnectionResetError("the client left")
+                return _cut(exchange)
             return answer if isinstance(answer, web.StreamResponse) else await _send_whole(exchange, answer)
         finally:
             self._active.discard(exchange)
@@ -335,6 +334,12 @@ def _headers_of(response: Response) -> CIMultiDict[str]:
     return headers
 
 
+def _cut(exchange: _Exchange) -> web.StreamResponse:
+    """Cut the connection. What is returned reaches nobody: aiohttp wants an answer, and logs an exception as our fault."""
+    exchange.abort()
+    return web.Response(status=499)
+
+
 async def _send_whole(exchange: _Exchange, response: Response) -> web.StreamResponse:
     """Send bytes or a part of a file (asyncio side); a client that stops taking them is cut off."""
     body = response.body
@@ -368,8 +373,7 @@ async def _send_whole(exchange: _Exchange, response: Response) -> web.StreamResp
         return out
     except (TimeoutError, EOFError, OSError) as error:
         _log.info("%s %s was cut off: %s", exchange.method, exchange.path, error)
-        exchange.abort()
-        raise ConnectionResetError("cut off") from error
+        return _cut(exchange)
     finally:
         if descriptor is not None:
             os.close(descriptor)

@@ -151,8 +151,8 @@ def _load(context: ssl.SSLContext, certificate_pem: bytes, key_pem: bytes) -> No
     else:
         descriptor, path = tempfile.mkstemp()
     try:
-        os.write(descriptor, certificate_pem + key_pem)
-        context.load_cert_chain(path)
+        os.write(descriptor, certificate_pem + b"\n" + key_pem)
+        context.load_cert_chain(path, password="")  # a key with a password is an error; without this, OpenSSL would ask the terminal
     finally:
         os.close(descriptor)
         if not path.startswith("/proc/"):

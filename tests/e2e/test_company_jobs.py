@@ -9,6 +9,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.support.company_processes import MERGE_COUNT, RunningCompany, until, value_of, write_package
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -182,6 +184,7 @@ def test_two_jobs_run_at_once(company: RunningCompany, numbers: Path, tmp_path: 
     assert value_of(second, tmp_path / "b") == 61
 
 
+@pytest.mark.xfail(strict=True, reason="bugs-sandbox 1: a held-back status is sent after the batch's last OUTCOME")
 def test_prints_statuses_and_artifacts_belong_to_their_fragment(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
     package = write_package(
         tmp_path / "p",
@@ -206,6 +209,7 @@ def test_prints_statuses_and_artifacts_belong_to_their_fragment(company: Running
     assert value_of(job, tmp_path / "out") == list(range(8))
     lines = [line for line in job.logs(fragment=5)]
     said = {stream: "".join(x["text"] for x in lines if x["stream"] == stream) for stream in ("stdout", "stderr")}
+    assert job.failures()["items"] == []
     assert said == {"stdout": "out of 5\nlogged by 5\n", "stderr": "err of 5\n"}
     assert {x["fragment"] for x in lines} <= {5, None}
     left = job.artifacts()

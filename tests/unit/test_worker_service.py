@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from company import messages as m
 from company.paths import Home
@@ -120,10 +121,12 @@ async def test_a_fragment_past_its_time_limit_is_killed_and_named(tmp_path: Path
 
 
 async def test_a_cancelled_batch_dies_at_once_and_says_nothing(tmp_path: Path) -> None:
-    async with pair(tmp_path) as (chief, _):
+    async with pair(tmp_path) as (chief, worker):
         await begin(chief, LOOP)
         await chief.run(1, ["loop"])
         await chief.run(2, ["a"])
+        await worker.wait_until(lambda state: [h[4] for h in state.held()] == ["running", "queued"])
+        await trio.testing.wait_all_tasks_blocked(0.05)  # the second batch is in the child's pipe by now
         await chief.send(m.Cancel(1, "job-cancelled"))
         assert await chief.outcome(2) == ["a"]
         assert not [s for s in chief.inbox if getattr(s.message, "token", None) == 1]

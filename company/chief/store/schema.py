@@ -117,6 +117,7 @@ upload = Table(
     Column("offset", BigInteger, nullable=False),
     Column("created", Float, nullable=False),
     Column("expires", Float, nullable=False),
+    Column("made", Text),  # what it became, or why it was refused: JSON
 )  # fmt: skip
 
 job = Table(

@@ -12,7 +12,10 @@ from company.chief.store.rows import Rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadRow:
-    """One upload. ``offset``: bytes that are on disk and verified; ``meta``: the client's words, as JSON."""
+    """One upload. ``offset``: bytes that are on disk and verified; ``meta``: the client's words, as JSON.
+
+    ``made``: once it is taken in or refused, what came of it, as JSON; its bytes are then gone from ``uploads/``.
+    """
 
     id: str
     principal: str
@@ -21,6 +24,7 @@ class UploadRow:
     offset: int = 0
     created: float
     expires: float
+    made: str | None = None
 
 
 _rows = Rows(schema.upload, UploadRow)

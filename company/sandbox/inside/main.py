@@ -14,7 +14,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Sink:
             return
         self._next_at = now + STATUS_EVERY_NS
         self._held = None
-        self._pipe.write(message)
+        self._write(message)
 
     def artifact(self, name: str, data: bytes) -> None:
         """Send it in pieces; waits while the parent does not read."""
@@ -61,7 +61,16 @@ class Sink:
         with self._pipe.lock:
             for start in range(0, max(1, len(data)), CHUNK_BYTES):
                 last = start + CHUNK_BYTES >= len(data)
-                self._pipe.write([wire.ARTIFACT, token, index, name, last], [data[start : start + CHUNK_BYTES]])
+                self._write([wire.ARTIFACT, token, index, name, last], [data[start : start + CHUNK_BYTES]])
+
+    def _write(self, header: list[Any], items: Sequence[bytes] = ()) -> None:
+        """Waiting for a parent that does not read is not the fragment's time."""
+        page, before = self._page, time.monotonic_ns()
+        in_user = page[wire.PAGE_IN_USER]
+        page[wire.PAGE_IN_USER] = 0
+        self._pipe.write(header, items)
+        page[wire.PAGE_STARTED_NS] += time.monotonic_ns() - before
+        page[wire.PAGE_IN_USER] = in_user
 
     def index(self) -> int | None:
         return int(self._page[wire.PAGE_INDEX])

@@ -1,0 +1,176 @@
+"""Run ``process`` for one fragment in the sandbox, as a worker would, without a company (I/O).
+
+For reproducing a failure: the same package, input and parameters, and all that the fragment printed.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import trio
+
+from company.errors import FragmentsFailed
+from company.package import check_package, read_package
+from company.sandbox import BlobSpool, Child, ChildDied, ChildFailed, Profile, Sandbox, wire
+from p2p.base.codec import decode_value_untrusted, encode_value
+from p2p.base.errors import ParallelError
+from p2p.base.frames import NO_SIZES, Frame, Sizes
+
+MAX_LOGS_BYTES = 4 << 20
+TOKEN = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentOutcome:
+    """What became of one fragment. ``raw``: codec bytes of its result, nil when it failed; ``logs``: (stream 1 or 2, bytes)."""
+
+    fragment: int
+    raw: bytes | None
+    cause: str = ""  # raised, load-failed, or what killed the child
+    exc_type: str = ""
+    message: str = ""
+    traceback: str = ""
+    preview: str = ""
+    logs: tuple[tuple[int, bytes], ...] = ()
+    artifacts: tuple[str, ...] = ()
+
+    @property
+    def value(self) -> Any:
+        """The decoded result. Raises `FragmentsFailed` when there is none."""
+        if self.raw is None:
+            text = f"{self.exc_type}: {self.message}" if self.exc_type else self.message
+            raise FragmentsFailed("fragment-failed", text or self.cause, fragment=self.fragment, cause=self.cause, traceback=self.traceback)
+        return decode_value_untrusted(self.raw)
+
+
+def run_fragment(package: Path, raw_input: bytes, params: Mapping[str, Any], fragment: int = 0, **limits: Any) -> Any:
+    """Run one fragment, show on standard error what it prints, and return its value. Raises as `FragmentOutcome.value`."""
+    outcome = try_fragment(package, raw_input, params, fragment, **limits)
+    for _, data in outcome.logs:
+        sys.stderr.write(data.decode("utf-8", "replace"))
+    sys.stderr.flush()
+    return outcome.value
+
+
+def try_fragment(
+    package: Path, raw_input: bytes, params: Mapping[str, Any], fragment: int = 0, *, time_limit_s: float | None = None,
+    memory_bytes: int | None = None, allow_none: bool = False,
+) -> FragmentOutcome:  # fmt: skip
+    """Run one fragment and tell how it went. ``raw_input``: codec bytes. Raises what the package check raises, `UsageError` no-sandbox.
+
+    Call from the main thread.
+    """
+    files = read_package(package).files
+    info = check_package(files, default_name=package.name)
+
+    async def main() -> FragmentOutcome:
+        with tempfile.TemporaryDirectory(prefix="company-fragment-") as name:
+            folder = Path(name)
+            async with Sandbox.open(home=folder, stage=(folder,), allow_none=allow_none) as sandbox:
+                child = await sandbox.start(Profile(role="process", memory_bytes=memory_bytes or info.memory_bytes))
+                try:
+                    return await _in_child(child, files, raw_input, params, fragment, time_limit_s or info.time_limit_s, folder)
+                finally:
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+                        await child.aclose()
+
+    try:
+        return trio.run(main)
+    except* ParallelError as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+async def _in_child(
+    child: Child, files: Mapping[str, bytes], raw: bytes, params: Mapping[str, Any], fragment: int, time_limit_s: float, folder: Path
+) -> FragmentOutcome:
+    processor = {p: c for p, c in files.items() if p.startswith("processor/") or p == "package.toml"}
+    talk = _Talk(child, fragment, BlobSpool(folder))
+    outcome: FragmentOutcome | None = None
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            await child.watch(time_limit_s=time_limit_s)
+
+        nursery.start_soon(watch)
+        try:
+            await child.load(role="process", params=encode_value(dict(params)), files=processor, options={"preview_bytes": 2000})
+            await talk.send(raw)
+            outcome = await talk.read()
+        except ChildFailed as failed:
+            outcome = FragmentOutcome(fragment, None, f"{failed.where}-failed", failed.type, failed.message, failed.traceback)
+        except ChildDied as died:
+            verdict = died.verdict
+            outcome = FragmentOutcome(fragment, None, verdict.cause, "", verdict.text, "", logs=((2, verdict.log_tail),))
+        nursery.cancel_scope.cancel()
+    assert outcome is not None
+    return outcome
+
+
+class _Talk:
+    """One RUN and its answers."""
+
+    def __init__(self, child: Child, fragment: int, spool: BlobSpool) -> None:
+        self._child = child
+        self._fragment = fragment
+        self._spool = spool
+        self._artifacts: list[str] = []
+
+    async def send(self, raw: bytes) -> None:
+        if len(raw) > wire.INLINE_BYTES:
+            await self._child.send_blob(0, raw)
+            await self._child.send([wire.RUN, TOKEN, self._fragment, [[0, len(raw)]]], np.zeros(1, dtype="<u4"), b"")
+        else:
+            await self._child.send([wire.RUN, TOKEN, self._fragment, []], _one(len(raw)), raw)
+
+    async def read(self) -> FragmentOutcome:
+        logs: list[tuple[int, bytes]] = []
+        while True:
+            frame = await self._child.receive()
+            match frame.header[0]:
+                case wire.CHUNK:
+                    self._spool.add_untrusted(frame)
+                case wire.ARTIFACT if frame.header[4]:
+                    self._artifacts.append(frame.header[3])
+                case wire.OUTCOME:
+                    logs += _logs_of(frame)
+                    if frame.header[3]:
+                        return self._outcome(frame, tuple(logs))
+                case _:
+                    continue
+
+    def _outcome(self, frame: Frame, logs: tuple[tuple[int, bytes], ...]) -> FragmentOutcome:
+        status, _, _, item = frame.cut()
+        large = self._spool.take(frame.header[9])
+        raw = large[0].path.read_bytes() if large else bytes(item)
+        if status[0] == wire.STATUS_OK:
+            return FragmentOutcome(self._fragment, raw, logs=logs, artifacts=tuple(self._artifacts))
+        said = decode_value_untrusted(raw)
+        texts = {k: str(said.get(k, "")) for k in ("type", "message", "traceback", "preview")} if isinstance(said, dict) else {}
+        return FragmentOutcome(
+            self._fragment, None, "raised", texts.get("type", ""), texts.get("message", ""), texts.get("traceback", ""),
+            texts.get("preview", ""), logs, tuple(self._artifacts),
+        )  # fmt: skip
+
+
+def _logs_of(frame: Frame) -> list[tuple[int, bytes]]:
+    block = frame.cut()[2]
+    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(block)))
+    unpacker.feed(block)
+    try:
+        return [(int(stream), bytes(data)) for _, stream, data in unpacker]
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return [(2, b"[its log is not readable]\n")]
+
+
+def _one(size: int) -> Sizes:
+    return np.array([size], dtype="<u4") if size else np.zeros(1, dtype=NO_SIZES.dtype)
