@@ -56,7 +56,8 @@ def load_certificate(cert: Path, key: Path | None) -> Certificate:
         leaf = x509.load_pem_x509_certificates(pem)[0]
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         text = f"{files} cannot be used as certificate and key: {getattr(error, 'reason', None) or error}"
-        raise ConfigurationError("tls-cert-unusable", text, hint="PEM, the server's certificate first, the key without a password") from None
+        hint = "PEM, the server's certificate first, the key without a password"
+        raise ConfigurationError("tls-cert-unusable", text, hint=hint) from None
     expires = leaf.not_valid_after_utc.timestamp()
     if expires < time.time():
         raise ConfigurationError("tls-cert-expired", f"{cert} expired on {leaf.not_valid_after_utc:%Y-%m-%d}", hint="make a new one")

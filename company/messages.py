@@ -68,10 +68,11 @@ Held = tuple[U64, JobId, U64, Count, Word]  # token, job, first, count, "running
 
 @dataclass(frozen=True, slots=True)
 class Resume(Message, code=12):
-    """A known worker is back; item 0: msgpack array of Machine."""
+    """A known worker is back; item 0: msgpack array of Machine. ``at``: its clock, Unix seconds; 0: not said."""
 
     worker: Word
     held: Annotated[tuple[Held, ...], Length(0, 4096)]
+    at: U64 = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,8 +323,30 @@ class BlobKept(Message, code=63):
     digest: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class WheelsGet(Message, code=64):
+    """Ask which wheels a job's requirements need."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class WheelsAre(Message, code=65):
+    """Item 0: the body of the list, an envelope "wheels" that the chief has signed (`company.wheel_list`)."""
+
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class WheelGet(Message, code=66):
+    """Ask for one wheel of a job's list; BlobParts come back."""
+
+    job: JobId
+    sha256: Digest
+
+
 MESSAGES = registry(
     Hello, Challenge, Prove, Welcome, Refused, Machine, Join, Joined, Resume, Resumed, JobIs, JobOver, NeedProcessor, ProcessorIs,
     JobBlocked, Run, Outcome, Failed, Ack, Stale, Recall, Recalled, Cancel, SlotState, Status, Artifact, Ping, Pong, Drain, Undrain,
-    Bye, BlobGet, BlobPart, BlobPut, BlobKept,
+    Bye, BlobGet, BlobPart, BlobPut, BlobKept, WheelsGet, WheelsAre, WheelGet,
 )  # fmt: skip

@@ -12,21 +12,22 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from company.config import parse_address
 from company.home_lock import HomeLock
+from company.listening import ANY_HOST, check_exposure, is_loopback, load_certificate, page_urls
+from company.own_worker import keep_own_worker
 from company.paths import Home
-from p2p.base.errors import ParallelError, Unavailable, UsageError
+from p2p.base.errors import ParallelError
 
-RESTART_WORKER_S = 2.0
-WORKER_GRACE_S = 15.0
 _log = logging.getLogger("company.node")
 
 
@@ -37,56 +38,73 @@ def run_chief(options: Mapping[str, Any]) -> int:
     home = Home.locate(Path(options["home"]) if options.get("home") else None)
     tree = home.chief.create()
     with HomeLock.take(tree.root, "chief"):
+        tree.address_file.unlink(missing_ok=True)  # of one that was killed: nobody is to dial it
         try:
-            trio.run(_chief, home, dict(options))
-        except* ParallelError as group:
-            raise _first(group) from None
-        except* KeyboardInterrupt:
-            pass
+            run_to_end(_chief, home, dict(options))
         finally:
             tree.address_file.unlink(missing_ok=True)
     return 0
 
 
-def _first(group: BaseExceptionGroup[ParallelError]) -> ParallelError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, ParallelError)
-    return error
+def run_to_end(main: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    """Run trio; of several errors at once the first that the project knows is raised, and an interrupt is an end like any other.
+
+    Not ``except*``: what is raised inside one comes out as a group again.
+    """
+    try:
+        return trio.run(main, *arguments)
+    except KeyboardInterrupt:
+        return None
+    except BaseExceptionGroup as group:
+        errors = list(_leaves(group))
+        known = [error for error in errors if isinstance(error, ParallelError)]
+        if known:
+            raise known[0] from None
+        if all(isinstance(error, KeyboardInterrupt) for error in errors):
+            return None
+        raise
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
 
 
 async def _chief(home: Home, options: dict[str, Any]) -> None:
     from company.chief.service import running_chief
     from company.messages import MESSAGES
+    from company.wheels import Wheels
     from p2p.net.rpc import serve_rpc
 
     name = company_name(home, options.get("name"))
     allow_none = options.get("sandbox") == "none" and bool(options.get("i_understand"))
     async with running_chief(home, name=name, allow_none=allow_none) as chief, trio.open_nursery() as nursery:
         nursery.start_soon(_until_stopped, chief.stop, nursery.cancel_scope)
-        await nursery.start(_serve_page, chief, options)
-        wheels = Wheels(home)
-        host, port = split(options.get("rpc") or "0.0.0.0:8468")
+        page = await nursery.start(_serve_page, chief, options)
+        wheels = Wheels(home.chief.cache / "wheels", on_built=chief.keep_wheels)
+        host, port = parse_address(options.get("rpc") or "0.0.0.0:8468")
         chief.addresses.rpc = await nursery.start(
             lambda task_status: serve_rpc(
-                identity=chief.identity, host=None if host in ("0.0.0.0", "*") else host, port=port, registry=MESSAGES,
+                identity=chief.identity, host=None if host in ("0.0.0.0", "*", "") else host, port=port, registry=MESSAGES,
                 on_channel=chief.sessions.on_channel, http_get=wheels.get, task_status=task_status,
             )
         )  # fmt: skip
         owner = await chief.gate.local_token("owner")
         write_address(home, {
-            "http": chief.addresses.http, "rpc": chief.addresses.rpc, "dht": None, "token": owner, "pid": os.getpid(), "started": chief.started,
+            "http": page.here, "rpc": chief.addresses.rpc, "dht": None, "token": owner, "pid": os.getpid(), "started": chief.started,
+            "fingerprint": page.fingerprint,
         })  # fmt: skip
         count = own_slots(options.get("workers", 0))
         if count:
-            token = await chief.gate.local_token("worker")
-            nursery.start_soon(_own_worker, home, token, count, options)
-        announce(chief, options, owner)
+            nursery.start_soon(keep_own_worker, home, await chief.gate.local_token("worker"), count, options)
+        if not is_loopback(host):  # a machine that may join is likely to ask
+            nursery.start_soon(wheels.build_soon)
+        announce(chief, options, owner, page)
         if options.get("open"):
-            from p2p.base.errors import UsageError as _  # noqa: F401 - keeps the import local to the rare case
-
-            await trio.to_thread.run_sync(_open_page, chief.addresses.http, await chief.create_login(await chief.authenticate(owner)))
+            await trio.to_thread.run_sync(_open_page, page.here, await chief.create_login(await chief.authenticate(owner)))
         await trio.sleep_forever()
 
 
@@ -104,105 +122,75 @@ async def _until_stopped(stop: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _serve_page(chief: Any, options: dict[str, Any], task_status: trio.TaskStatus[None]) -> None:
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Where the web page is: for others (with a certificate), and from this machine."""
+
+    public: str
+    here: str
+    fingerprint: str | None
+
+
+async def _serve_page(chief: Any, options: dict[str, Any], task_status: trio.TaskStatus[Page]) -> None:
     from company.chief.api import Auth, api_routes
     from company.chief.api.routes import make_gate
     from company.web import web_routes
     from p2p.base.clock import Monotonic
     from p2p.net.http_server import serve_http
-    from p2p.net.tls import browser_context
 
-    host, port = split(options.get("http") or "127.0.0.1:8470")
-    context = None
+    address = options.get("http") or "127.0.0.1:8470"
+    certificate = None
     if options.get("tls_cert"):
-        cert = Path(options["tls_cert"]).read_bytes()
-        key = Path(options["tls_key"]).read_bytes() if options.get("tls_key") else cert
-        context = browser_context(cert, key)
-    elif not host.startswith(("127.", "::1", "localhost", "[::1")):
-        raise UsageError("http-without-tls", f"--http {host}:{port} is reachable from other machines, and not encrypted", hint="give --tls-cert")
+        certificate = load_certificate(Path(options["tls_cert"]), Path(options["tls_key"]) if options.get("tls_key") else None)
+    check_exposure(address, has_tls=certificate is not None)
+    host, port = parse_address(address)
+    known: tuple[str, ...] = (host,)
+    if certificate is not None and not is_loopback(host):
+        known = (host, socket.gethostname(), *chief.addresses.public_hosts, *certificate.names)
     auth = Auth(
         chief, monotonic=lambda: Monotonic(time.monotonic()), csrf_key=csrf_key(chief.home), cookie_id=chief.identity.public.hex(),
-        hosts=("localhost", "127.0.0.1", "::1", host, *options.get("allow_host", ())), origins=tuple(options.get("allow_origin", ())),
+        hosts=("localhost", "127.0.0.1", "::1", *(h for h in known if h not in ANY_HOST), *options.get("allow_host", ())),
+        origins=tuple(options.get("allow_origin", ())),
     )  # fmt: skip
     gate = make_gate(chief, auth)
     routes = [*web_routes(chief, auth, gate=gate), *api_routes(chief, auth=auth, gate=gate)]
 
     async def serve(task_status: trio.TaskStatus[str]) -> None:
-        await serve_http(routes, host=host, port=port, ssl_context=context, task_status=task_status)
+        context = certificate.context if certificate is not None else None
+        await serve_http(routes, host="0.0.0.0" if host in ("", "*") else host, port=port, ssl_context=context, task_status=task_status)
 
     async with trio.open_nursery() as nursery:
         bound = await nursery.start(serve)
-        chief.addresses.http = f"{'https' if context else 'http'}://{bound}"
-        task_status.started()
+        public, here = page_urls(bound, certificate=certificate, hosts=chief.addresses.public_hosts)
+        chief.addresses.http = public
+        task_status.started(Page(public, here, certificate.fingerprint if certificate is not None else None))
 
 
-class Wheels:
-    """Answers the plain GETs of a machine that is about to join; the wheelhouse is built when first asked for."""
-
-    def __init__(self, home: Home) -> None:
-        self._folder = home.chief.cache / "wheels"
-        self._house: Any = None
-        self._lock = trio.Lock()
-
-    async def get(self, path: str) -> tuple[int, str, bytes]:
-        """One GET of the RPC port."""
-        from company.wheelhouse import build_wheelhouse
-
-        async with self._lock:
-            if self._house is None:
-                try:
-                    self._house = await trio.to_thread.run_sync(build_wheelhouse, self._folder)
-                except Unavailable as error:
-                    _log.warning("no wheelhouse: %s", error.text)
-                    return 503, "text/plain; charset=utf-8", error.text.encode()
-        return await trio.to_thread.run_sync(self._house.get, path)  # type: ignore[no-any-return]
-
-
-async def _own_worker(home: Home, token: str, slots: int, options: dict[str, Any]) -> None:
-    """Keep the chief's own worker process running; it ends with the chief."""
-    arguments = [sys.executable, "-m", "company", "worker", "join", "--home", str(home.root), "--name", "local", "--slots", str(slots)]
-    arguments += ["--token-file", "-"]
-    if options.get("sandbox") == "none":
-        arguments += ["--sandbox", "none", "--i-understand"]
-    while True:
-        # Popen from the main thread: a child's death signal follows the thread that made it
-        process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
-        assert process.stdin is not None
-        process.stdin.write(token.encode() + b"\n")
-        process.stdin.close()
-        try:
-            code = await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
-            _log.warning("the chief's own worker ended with %s; starting it again", code)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(_wait_or_kill, process)
-        await trio.sleep(RESTART_WORKER_S)
-
-
-def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(WORKER_GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def announce(chief: Any, options: Mapping[str, Any], owner: str) -> None:
+def announce(chief: Any, options: Mapping[str, Any], owner: str, page: Page) -> None:
     """Say that it is ready: one JSON line, or what a person wants to know."""
     view = chief.company()
     if options.get("json"):
-        line = {"http": chief.addresses.http, "rpc": chief.addresses.rpc, "dht": None, "token": owner, "pid": os.getpid(), "company": view.id}
-        print(json.dumps(line), flush=True)
+        line = {"http": page.public, "rpc": chief.addresses.rpc, "dht": None, "token": owner, "pid": os.getpid(), "company": view.id}
+        print(json.dumps(line | ({"fingerprint": page.fingerprint} if page.fingerprint else {})), flush=True)
         return
-    tunnel = chief.addresses.http.rpartition(":")[2]
-    print(f"Company    {view.name}  {view.id}")
-    print(f"Web page   {chief.addresses.http}   (open it: company open; from another machine: ssh -L {tunnel}:127.0.0.1:{tunnel} {socket.gethostname()})")
-    print(f"Workers    connect to {', '.join(chief.addresses.for_tokens())}")
-    print(f"Isolation  {view.isolation}")
-    print("Next       company token create --role worker   |   company job submit PACKAGE DATA --watch")
+    for label, text in ready_lines(chief, view, page):
+        print(f"{label:<11}{text}")
     print("Ctrl-C stops the chief; running jobs are saved.", flush=True)
+
+
+def ready_lines(chief: Any, view: Any, page: Page) -> list[tuple[str, str]]:
+    """What a person wants to know of a chief that has started."""
+    lines = [("Company", f"{view.name}  {view.id}"), ("Web page", f"{page.public}   (logged in: company open)")]
+    if page.fingerprint is None:
+        host, port = parse_address(page.here.partition("://")[2])
+        lines.append(("", f"from another machine, first there: ssh -L {port}:{host}:{port} {socket.gethostname()}"))
+    else:
+        lines.append(("", f"from another machine: company login {page.public}#sha256:{page.fingerprint}"))
+    only_here = all(is_loopback(address) for address in chief.addresses.for_tokens())
+    lines.append(("Workers", f"connect to {', '.join(chief.addresses.for_tokens())}" + (" (only from this machine)" if only_here else "")))
+    lines.append(("Isolation", view.isolation))
+    lines.append(("Next", "company token create --role worker   |   company job submit PACKAGE DATA --watch"))
+    return lines
 
 
 def write_address(home: Home, address: dict[str, Any]) -> None:
@@ -240,12 +228,6 @@ def own_slots(workers: Any) -> int:
     return int(workers)
 
 
-def split(address: str) -> tuple[str, int]:
-    """host and port of ADDR:PORT."""
-    host, _, port = str(address).rpartition(":")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
 def _open_page(http: str, secret: str) -> None:
     import webbrowser
 
@@ -267,18 +249,21 @@ def run_worker(options: Mapping[str, Any]) -> int:
         allow_requirements=bool(options.get("allow_requirements")), require_client_signature=bool(options.get("require_client_signature")),
         sandbox_allow_none=options.get("sandbox") == "none" and bool(options.get("i_understand")), on_ready=_printer(options),
     )  # fmt: skip
-    try:
-        return trio.run(serve_worker, settings)
-    except* ParallelError as group:
-        raise _first(group) from None
+    code = run_to_end(serve_worker, settings)
+    return code if isinstance(code, int) else 0
 
 
 def _printer(options: Mapping[str, Any]) -> Callable[[dict[str, Any]], None]:
     def ready(facts: dict[str, Any]) -> None:
         if options.get("json"):
             print(json.dumps(facts, default=str), flush=True)
-        else:
-            print("Joined. " + "  ".join(f"{k} {v}" for k, v in facts.items()), flush=True)
+            return
+        slots = own_slots(options.get("slots", "auto"))
+        print(f"Joined as {facts['worker']} with {slots} slot{'s' if slots != 1 else ''}. Ctrl-C leaves; what runs may finish first.")
+        port = str(facts.get("rpc") or "").rpartition(":")[2]
+        if port:
+            print(f"Machines that cannot reach the chief may join through this one: --via {socket.gethostname()}:{port}", flush=True)
+        sys.stdout.flush()
 
     return ready
 

@@ -220,3 +220,9 @@ def _platform_home() -> str:
     import platformdirs
 
     return platformdirs.user_data_dir("company", appauthor=False)
+
+
+def is_plain_file_name(name: str) -> bool:
+    """Whether this is one file name of ordinary characters, at most 200 bytes: what an artifact may be called."""
+    size = len(name.encode("utf-8", "replace"))
+    return 0 < size <= 200 and name.isprintable() and not set(name) & set("/\\:") and not name.startswith(".")

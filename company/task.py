@@ -62,7 +62,7 @@ def artifact(name: str, data: bytes | bytearray | memoryview | str) -> None:
     """Hand over a file that belongs to this fragment but is not its result: a picture, a checkpoint, a trace."""
     if not isinstance(name, str) or not 1 <= len(name.encode()) <= MAX_NAME_BYTES:
         raise ValueError(f"an artifact's name must be a text of 1..{MAX_NAME_BYTES} bytes, got {name!r:.80}")
-    if "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
+    if not name.isprintable() or set(name) & set("/\\:") or name.startswith("."):
         raise ValueError(f"an artifact's name must be a plain file name, got {name!r:.80}")
     _sink.artifact(name, data.encode() if isinstance(data, str) else bytes(data))
 

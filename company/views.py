@@ -176,6 +176,7 @@ class TokenCreated(msgspec.Struct, kw_only=True):
     info: TokenView
     install_line: str | None = None
     join_line: str | None = None
+    note: str | None = None  # why the lines may not work from where they are wanted
 
 
 class ArtifactView(msgspec.Struct, kw_only=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +15,13 @@ from company.chief.commit import Op
 from company.chief.store import artifacts
 from company.chief.store.artifacts import ArtifactRow
 from company.messages import Artifact
+from company.paths import is_plain_file_name
 from p2p.base.errors import MalformedMessage
 from p2p.base.frames import Frame
 
 MAX_ARTIFACT_BYTES = 1 << 30
 MAX_OPEN = 256
 MAX_PER_JOB = 100_000
-_NAME = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_\-. ]{0,198}")
 
 
 @dataclass(slots=True)
@@ -43,7 +42,7 @@ class ArtifactSink:
 
     async def take(self, message: Artifact, frame: Frame) -> None:
         """Add one piece. Raises `MalformedMessage` for names, orders and sizes that no honest worker sends."""
-        if not _NAME.fullmatch(message.name):
+        if not is_plain_file_name(message.name):
             raise MalformedMessage(f"artifact name {message.name[:40]!r} is refused")
         key = (message.token, message.index, message.name)
         state = self._open.get(key)

@@ -7,7 +7,7 @@ The rule kept here: every fragment that split has made is settled, or waits, or 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from company.chief import events as ev
 from company.chief.again import Batch
@@ -145,13 +145,13 @@ class Books:
                 other.copy = None if other.copy == lease.token else other.copy
         self.slots.mark(lease.slot, now)
 
-    def give_back(self, lease: Lease, now: Monotonic, *, is_loss: bool = False) -> None:
-        """End a lease without a result; what of it nobody else holds is run again."""
+    def give_back(self, lease: Lease, now: Monotonic, *, is_loss: bool = False, attempt: int | None = None) -> None:
+        """End a lease without a result; what of it nobody else holds is run again, as this attempt."""
         note = self.notes[lease.token]
         was_orphan = lease.token in self.orphans
         self.release(lease, now)
         if not was_orphan:
-            self.requeue(lease, note.batch, is_loss=is_loss)
+            self.requeue(lease, note.batch if attempt is None else replace(note.batch, attempt=attempt), is_loss=is_loss)
 
     def requeue(self, lease: Lease, batch: Batch, *, is_loss: bool = False) -> None:
         """What of a lease is unsettled, does not wait already and is held by nobody who is here, is run again."""
@@ -168,7 +168,7 @@ class Books:
                     part = batch.part(a, n)
                     job.again.add(
                         Batch(
-                            first=a, count=n, attempt=lease.attempt, size_bytes=part.size_bytes, cost=part.cost, losses=losses,
+                            first=a, count=n, attempt=batch.attempt, size_bytes=part.size_bytes, cost=part.cost, losses=losses,
                             avoid=batch.avoid if n == 1 else (), alone=losses >= 2 or (batch.alone and n == 1),
                         )
                     )  # fmt: skip

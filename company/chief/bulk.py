@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import trio
 
 from company import messages as m
 from company.chief.engine import Engine
-from p2p.base.errors import MalformedMessage, PeerError
+from company.chief.requirement_wheels import RequirementWheels
+from p2p.base.errors import MalformedMessage, ParallelError, PeerError
 from p2p.net.channel import Channel
+from p2p.net.hello import refusal
 
 PIECE_BYTES = 1 << 20
 IDLE_S = 600.0
 
 
-async def serve_bulk(channel: Channel, worker: str, engine: Engine) -> None:
-    """Answer BlobGet and BlobPut of one worker, one at a time, until it leaves."""
+async def serve_bulk(channel: Channel, worker: str, engine: Engine, wheels: RequirementWheels) -> None:
+    """Answer what one worker asks for, one request at a time, until it leaves."""
     while True:
         with trio.fail_after(IDLE_S):
             message, _ = await channel.receive()
@@ -26,6 +29,10 @@ async def serve_bulk(channel: Channel, worker: str, engine: Engine) -> None:
                 await _give(channel, worker, engine, message)
             case m.BlobPut():
                 await _take(channel, worker, engine, message)
+            case m.WheelsGet(job):
+                await _list_wheels(channel, engine, wheels, job)
+            case m.WheelGet(job, sha256):
+                await _give_file(channel, (await wheels.wheel_of(engine.runtimes, job, sha256)).path)
             case _:
                 raise MalformedMessage(f"{type(message).__name__} is not served on a bulk channel")
 
@@ -42,8 +49,12 @@ async def _give(channel: Channel, worker: str, engine: Engine, message: m.BlobGe
     spooled = large.get(message.index)
     if spooled is None:
         raise PeerError("not-large", "This fragment was sent inline.")
-    async with await trio.open_file(spooled.path, "rb") as file:
-        left = spooled.size
+    await _give_file(channel, spooled.path)
+
+
+async def _give_file(channel: Channel, path: Path) -> None:
+    left = path.stat().st_size
+    async with await trio.open_file(path, "rb") as file:
         while True:
             piece = await file.read(PIECE_BYTES)
             left -= len(piece)
@@ -51,6 +62,15 @@ async def _give(channel: Channel, worker: str, engine: Engine, message: m.BlobGe
             await channel.send(m.BlobPart(is_last), np.array([len(piece)], dtype="<u4"), piece)
             if is_last:
                 return
+
+
+async def _list_wheels(channel: Channel, engine: Engine, wheels: RequirementWheels, job: str) -> None:
+    try:
+        listed = await wheels.of_job(engine.runtimes, job)
+    except ParallelError as error:
+        await channel.send(refusal(error.code, error.text))
+        return
+    await channel.send(m.WheelsAre(listed.signature), np.array([len(listed.body)], dtype="<u4"), listed.body)
 
 
 async def _take(channel: Channel, worker: str, engine: Engine, message: m.BlobPut) -> None:

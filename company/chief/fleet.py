@@ -72,6 +72,7 @@ class Fleet:
             platform=spec.platform if spec else "", isolation=spec.isolation if spec else "", rate=live.rate if live else row.rate,
             last_seen=row.last_seen, joined=row.joined, address=row.address, via=row.via, transport=row.transport,
             version=spec.version if spec else "", jobs=sorted({lease.job for lease in leases}),
+            clock_skew_s=session.clock_skew_s if session is not None else None,
         )  # fmt: skip
 
     def _state(self, row: WorkerRow, busy: int) -> tuple[str, Reason | None]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 from sqlalchemy.exc import IntegrityError
@@ -51,6 +51,7 @@ from p2p.base.keys import Identity
 MAX_DATASET_BYTES = 1 << 40
 MAX_ARCHIVE_BYTES = MAX_BYTES + (1 << 20)
 MAX_NAME_CHARS = 100  # of a package, as in the ProcessorIs message
+Row = TypeVar("Row", PackageRow, DatasetRow)
 _UNSAFE = re.compile(r"[^\w.\- ]+")
 
 
@@ -293,10 +294,11 @@ class Library:
         try:
             with trio.CancelScope(shield=True):
                 async with lock:
-                    return await self._finish(upload_id)
+                    found = await self._finish(upload_id)
         finally:
             if not lock.locked():
                 self._finishing.pop(upload_id, None)
+        return found
 
     async def _finish(self, upload_id: str) -> views.DatasetView | views.PackageView | None:
         path = await self.uploads.finish(upload_id, now=time.time())
@@ -399,7 +401,7 @@ def _tidy_name(name: str) -> str:
     return tidy or "data"
 
 
-def _by_prefix(ref: str, table: Mapping[bytes, Any]) -> Any:
+def _by_prefix(ref: str, table: Mapping[bytes, Row]) -> Row | None:
     ref = ref.removeprefix("sha256:").lower()
     if not re.fullmatch(r"[0-9a-f]{6,64}", ref):
         return None

@@ -42,6 +42,7 @@ class MergePlan:
     output: Path
     output_max_bytes: int
     result_dir: Path
+    site: Path | None = None  # what the package requires
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ class MergeChild:
     @classmethod
     async def start(cls, sandbox: Sandbox, plan: MergePlan) -> MergeChild | MergeError:
         """Start the child and import the package's merge."""
-        profile = Profile(role="merge", memory_bytes=plan.memory_bytes, output=plan.output, output_max_bytes=plan.output_max_bytes)
+        profile = Profile(
+            role="merge", memory_bytes=plan.memory_bytes, output=plan.output, output_max_bytes=plan.output_max_bytes, site=plan.site
+        )
         child = await sandbox.start(profile)
         try:
             await child.load(role="merge", params=plan.params, files=plan.files, options={"output": "/output"})

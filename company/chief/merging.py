@@ -13,13 +13,14 @@ import trio
 
 from company.chief import events as ev
 from company.chief.merger import MergeChild, MergeError, MergePlan, MergeResult
+from company.chief.requirement_wheels import RequirementWheels
 from company.chief.runtime import JobRuntime
 from company.chief.segments import Location, header_of_untrusted
 from company.chief.store import outcomes
 from company.chief.store.outcomes import OutcomeRow
 from company.chief.store.store import Store
 from company.sandbox.sandbox import Sandbox
-from p2p.base.errors import Action, Reason, Unavailable
+from p2p.base.errors import Action, ParallelError, Reason, Unavailable
 from p2p.base.frames import Sizes
 
 ROWS_AT_ONCE = 512
@@ -31,8 +32,9 @@ _log = logging.getLogger("company.chief.merge")
 class Merging:
     """Starts merge children, early where the end is near. ``nursery``: lives as long as the chief."""
 
-    def __init__(self, sandbox: Sandbox, store: Store, nursery: trio.Nursery) -> None:
+    def __init__(self, sandbox: Sandbox, store: Store, nursery: trio.Nursery, wheels: RequirementWheels) -> None:
         self._sandbox = sandbox
+        self._wheels = wheels
         self._store = store
         self._nursery = nursery
 
@@ -59,9 +61,10 @@ class Merging:
         ready = runtime.merge_ready
         assert ready is not None
         try:
-            plan = await trio.to_thread.run_sync(self._plan, runtime)
+            site = await self._wheels.environment(runtime.requirements)
+            plan = replace(await trio.to_thread.run_sync(self._plan, runtime), site=site)
             runtime.merge = await MergeChild.start(self._sandbox, plan)
-        except (Unavailable, OSError) as error:
+        except (ParallelError, OSError) as error:
             runtime.merge = MergeError("sandbox-failed", "", str(error), "")
         finally:
             ready.set()

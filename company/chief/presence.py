@@ -222,11 +222,8 @@ def _with_action(reason: Reason, worker: WorkerRun) -> Reason:
     if reason.actions:
         return reason
     actions = [Action("see what its machine can do", "company doctor")]
-    if reason.code == "requirement-missing" and not worker.spec.requirements_allowed:
-        actions = [
-            Action("let it take wheels from its chief", "company worker join TOKEN --allow-requirements"),
-            Action(f"or install them on {worker.spec.name}"),
-        ]
+    if reason.code == "requirements-not-allowed":
+        actions = [Action("let it take wheels from its chief", f"company worker join --name {worker.spec.name} --allow-requirements")]
     facts = {**reason.facts, "worker": worker.spec.name, "requirements_allowed": worker.spec.requirements_allowed}
     return Reason(reason.code, reason.text, facts, tuple(actions))
 

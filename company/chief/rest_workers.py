@@ -21,9 +21,10 @@ import trio
 from company import messages as m
 from company.chief import events as ev
 from company.chief.engine import Engine
-from company.chief.facade import Conflict, Invalid, Refused, TooLarge
+from company.chief.facade import Conflict, Invalid, Refused, StoredFile, TooLarge
 from company.chief.gate import Gate, machine_of
 from company.chief.library import Library
+from company.chief.requirement_wheels import RequirementWheels
 from company.chief.rest_calls import RestCalls, RestWorker
 from company.chief.rest_join import join_untrusted
 from company.chief.rest_outbox import Outbox, Said
@@ -47,8 +48,9 @@ _log = logging.getLogger("company.chief.rest")
 class RestWorkers:
     """The door of workers without a channel; `run` must be running."""
 
-    def __init__(self, *, gate: Gate, library: Library, sessions: Sessions, store: Store, supervisor: str) -> None:
+    def __init__(self, *, gate: Gate, library: Library, sessions: Sessions, store: Store, supervisor: str, wheels: RequirementWheels) -> None:
         self._gate = gate
+        self._wheels = wheels
         self._library = library
         self._sessions = sessions
         self._store = store
@@ -292,13 +294,22 @@ class RestWorkers:
     async def processor(self, worker: str, digest: str) -> bytes:
         """The frame of a signed processor. Raises `NotFound`."""
         await self._here(worker)
-        try:
-            raw = bytes.fromhex(digest)
-        except ValueError:
-            raise Invalid("digest-malformed", "A processor is named by 64 hex digits.", errors=[]) from None
-        message, archive = await self._library.processor(raw)
+        message, archive = await self._library.processor(_digest_untrusted(digest))
         head, body = encode_frame_of(message.as_array(), [archive])
         return head + body
+
+    async def wheel_list(self, worker: str, job: str) -> bytes:
+        """The frame of the signed list of a job's wheels. Raises `NotFound`, `Unavailable`, `PeerError`, `UsageError`."""
+        await self._here(worker)
+        listed = await self._wheels.of_job(self._engine.runtimes, job)
+        head, body = encode_frame_of(m.WheelsAre(listed.signature).as_array(), [listed.body])
+        return head + body
+
+    async def wheel(self, worker: str, job: str, digest: str) -> StoredFile:
+        """One wheel of that list. Raises as `wheel_list`."""
+        await self._here(worker)
+        wheel = await self._wheels.wheel_of(self._engine.runtimes, job, _digest_untrusted(digest))
+        return StoredFile(wheel.path, wheel.size, wheel.sha256, wheel.file, "application/octet-stream")
 
 
 def messages_untrusted(body: bytes) -> list[tuple[Message, Frame]]:
@@ -350,6 +361,13 @@ def _cut(sizes: Any, body: bytes) -> list[bytes]:
 
 def _body(said: list[Said]) -> bytes | None:
     return b"".join(s.data for s in said) if said else None
+
+
+def _digest_untrusted(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise Invalid("digest-malformed", "A digest is written with 64 hex digits.", errors=[]) from None
 
 
 def _key(worker: str) -> str:

@@ -45,9 +45,10 @@ class Seeding:
         self._round.add_slot(slot)
         if slot in self._round.starting:
             first = make()
+            self._round.on_started(slot)
             if first is not None:
-                self._round.on_started(slot)
-            return first, frozenset()
+                return first, frozenset()
+            # nothing fresh: it takes part in the rounds that empty the cache, as if it had answered
         number = self._round.pop(slot)
         filled: frozenset[SlotKey] = frozenset()
         if number is None and is_idle:

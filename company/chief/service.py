@@ -35,6 +35,7 @@ from company.chief.gate import Gate
 from company.chief.job_files import JobFiles
 from company.chief.library import Library
 from company.chief.merging import Merging
+from company.chief.requirement_wheels import RequirementWheels, environments_folder
 from company.chief.rest_workers import RestWorkers
 from company.chief.sessions import Sessions
 from company.chief.splitting import Splitting
@@ -43,8 +44,10 @@ from company.chief.store import stories
 from company.chief.store.store import Store
 from company.chief.storybook import Storybook
 from company.install_line import install_line
+from company.listening import is_loopback
 from company.paths import Home
 from company.sandbox.sandbox import Sandbox
+from company.wheel_repack import WheelFile
 from p2p.base.keys import Identity, company_id_text
 from p2p.net.identity_file import load_or_create_identity
 
@@ -100,6 +103,7 @@ class ChiefService:
     fleet: Fleet
     sessions: Sessions
     rest: RestWorkers
+    requirements: RequirementWheels
     feed: Feed
     addresses: Addresses
     stop: trio.Event = field(default_factory=trio.Event)
@@ -145,6 +149,8 @@ class ChiefService:
             python = f"python{sys.version_info.major}.{sys.version_info.minor}"
             created.install_line = install_line(self.identity.public, host.strip("[]"), int(port), python=python)
             created.join_line = f"company worker join {text}"
+            if all(is_loopback(address) for address in self.addresses.for_tokens()):
+                created.note = "This chief listens for workers on this machine alone. For others start it with: company start --rpc 0.0.0.0:8468"
         return created
 
     async def list_tokens(self) -> list[views.TokenView]:
@@ -215,6 +221,7 @@ class ChiefService:
 
     # ---- jobs -------------------------------------------------------------------------------------------------------------
     async def submit(self, request: views.JobSubmit, *, by: Principal) -> views.JobView:
+        await self.requirements.check((await self.library.package(request.package)).requirements)
         return await self.desk.submit(request, by=by)
 
     def list_jobs(self, *, state: str | None, limit: int, offset: int, owner: str | None = None) -> tuple[list[views.JobView], int]:
@@ -277,13 +284,19 @@ class ChiefService:
 
     # ---- the rest ---------------------------------------------------------------------------------------------------------
     async def doctor(self) -> list[dict[str, Any]]:
-        return await checkup(home=self.home, sandbox=self.sandbox, addresses=self.addresses, workers=self.fleet.list_workers())
+        return await checkup(
+            home=self.home, sandbox=self.sandbox, addresses=self.addresses, workers=self.fleet.list_workers(), release=software_version()
+        )
 
     async def backup(self, target: Path) -> dict[str, Any]:
         return await write_backup(self.home.chief, self.store, target)
 
     def wheelhouse(self) -> list[StoredFile]:
         return self.wheels
+
+    def keep_wheels(self, wheels: Sequence[WheelFile]) -> None:
+        """The wheelhouse is built: list it."""
+        self.wheels = [StoredFile(w.path, w.size, w.sha256, w.file, "application/octet-stream") for w in wheels]
 
     def request_stop(self) -> None:
         self.stop.set()
@@ -303,6 +316,12 @@ class ChiefService:
     async def rest_processor(self, worker: str, digest: str) -> bytes:
         return await self.rest.processor(worker, digest)
 
+    async def rest_wheels(self, worker: str, job: str) -> bytes:
+        return await self.rest.wheel_list(worker, job)
+
+    async def rest_wheel(self, worker: str, job: str, digest: str) -> StoredFile:
+        return await self.rest.wheel(worker, job, digest)
+
 
 def software_version() -> str:
     """The installed release of company-compute."""
@@ -320,7 +339,7 @@ async def running_chief(home: Home, *, name: str, allow_none: bool, on_log: Call
     store = Store.open(tree.database)
     try:
         boot = await store.next_boot()
-        async with Sandbox.open(home=tree.root, stage=(tree.datasets, tree.jobs), allow_none=allow_none) as sandbox, trio.open_nursery() as nursery:
+        async with Sandbox.open(home=tree.root, stage=(tree.datasets, tree.jobs, environments_folder(tree)), allow_none=allow_none) as sandbox, trio.open_nursery() as nursery:
             chief = await _build(home, name, identity, store, sandbox, boot, nursery)
             try:
                 yield chief
@@ -348,10 +367,12 @@ async def _build(home: Home, name: str, identity: Identity, store: Store, sandbo
     gate = Gate(store, identity, addresses.for_tokens)
     await gate.load()
     artifacts = ArtifactSink(lambda job: tree.job(job).artifacts, lambda ops: committer.add(ops=ops))
-    sessions = Sessions(gate, library, artifacts)
+    wheels = RequirementWheels(tree, identity)
+    sessions = Sessions(gate, library, artifacts, wheels)
     desks: list[JobDesk] = []
     engine = Engine(
-        state=state, committer=committer, splitting=Splitting(sandbox, nursery), merging=Merging(sandbox, store, nursery), story=story,
+        state=state, committer=committer, splitting=Splitting(sandbox, nursery, wheels),
+        merging=Merging(sandbox, store, nursery, wheels), story=story,
         workers=sessions, on_change=feed.put, on_over=lambda runtime, done, failed: desks[0].on_over(runtime, done, failed),
     )  # fmt: skip
     late.append(engine)
@@ -364,12 +385,14 @@ async def _build(home: Home, name: str, identity: Identity, store: Store, sandbo
     live = await desk.load()
     if live:
         _log.info("%d jobs of before go on", live)
-    rest = RestWorkers(gate=gate, library=library, sessions=sessions, store=store, supervisor=company_id_text(identity.public))
+    rest = RestWorkers(
+        gate=gate, library=library, sessions=sessions, store=store, supervisor=company_id_text(identity.public), wheels=wheels
+    )
     await rest.load()
     nursery.start_soon(rest.run)
     return ChiefService(
         home=home, name=name, identity=identity, store=store, sandbox=sandbox, engine=engine, committer=committer, desk=desk,
         files=JobFiles(home=tree, store=store, engine=engine, desk=desk, committer=committer), library=library, gate=gate,
         fleet=Fleet(gate=gate, engine=engine, sessions=sessions, on_change=feed.put), sessions=sessions,
-        rest=rest, feed=feed, addresses=addresses,
+        rest=rest, requirements=wheels, feed=feed, addresses=addresses,
     )  # fmt: skip

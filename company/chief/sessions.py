@@ -22,6 +22,7 @@ from company.chief.artifacts import ArtifactSink
 from company.chief.bulk import serve_bulk
 from company.chief.engine import Engine
 from company.chief.outcome_cut import cut_outcome_untrusted
+from company.chief.requirement_wheels import RequirementWheels
 from company.chief.runtime import JobRuntime
 from p2p.base.errors import MalformedMessage, ParallelError, Reason, Unavailable
 from p2p.base.frames import NO_SIZES, Frame, Sizes
@@ -73,6 +74,7 @@ class Session:
     jobs_told: set[str] = field(default_factory=set)
     slot_states: dict[int, tuple[str, str]] = field(default_factory=dict)
     connected_at: float = 0.0
+    clock_skew_s: float | None = None  # how far the worker's clock is ahead of ours, to a second
     said_bye: bool = False
     resumed: tuple[tuple[int, ...], tuple[tuple[int, str], ...]] = ((), ())
 
@@ -80,10 +82,11 @@ class Session:
 class Sessions:
     """All open sessions; the engine's way to the workers."""
 
-    def __init__(self, gate: Gate, processors: Processors, artifacts: ArtifactSink) -> None:
+    def __init__(self, gate: Gate, processors: Processors, artifacts: ArtifactSink, wheels: RequirementWheels) -> None:
         self._gate = gate
         self._processors = processors
         self._artifacts = artifacts
+        self._wheels = wheels
         self.open: dict[str, Session] = {}
         self.engine: Engine
 
@@ -101,7 +104,7 @@ class Sessions:
                     if worker is None:
                         await channel.aclose(refusal("worker-unknown", "No worker with this key has a channel open."))
                         return
-                    await serve_bulk(channel, worker, self.engine)
+                    await serve_bulk(channel, worker, self.engine, self._wheels)
                 case other:
                     await channel.aclose(refusal("purpose-unknown", f"This port does not serve {other[:40]!r}."))
         except ParallelError as error:
@@ -135,6 +138,7 @@ class Sessions:
         here = await self._gate.resume(message.worker, channel.peer_key, machine, channel.peer_address)
         held = tuple((token, job, first, count) for token, job, first, count, _ in message.held)
         session = await self.enter(message.worker, channel, machine, replace(here, held=held))
+        session.clock_skew_s = float(message.at - int(time.time())) if message.at else None
         try:
             await self._read(session, channel)
         finally:

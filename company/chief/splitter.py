@@ -35,6 +35,7 @@ class SplitPlan:
     data_name: str
     memory_bytes: int
     spool: Path
+    site: Path | None = None  # what the package requires
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ async def run_split(sandbox: Sandbox, plan: SplitPlan, *, on_count: Callable[[in
     ``on_fragments`` is awaited before the next frame is read: it returns when the window has room again.
     """
     profile = Profile(
-        role="split", memory_bytes=plan.memory_bytes, mounts=(Mount(host=plan.data, inside=f"/data/{plan.data_name}", writable=False),)
+        role="split", memory_bytes=plan.memory_bytes, site=plan.site,
+        mounts=(Mount(host=plan.data, inside=f"/data/{plan.data_name}", writable=False),),
     )
     child = await sandbox.start(profile)
     try:

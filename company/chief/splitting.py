@@ -11,12 +11,13 @@ from sqlalchemy import Connection
 from company.chief import events as ev
 from company.chief.commit import Committer
 from company.chief.digests import SplitCheck, range_digest
+from company.chief.requirement_wheels import RequirementWheels
 from company.chief.runtime import JobRuntime
 from company.chief.splitter import SplitError, SplitPlan, run_split
 from company.chief.store import artifacts, failures, outcomes
 from company.chief.window import WINDOW_BYTES, Large
 from company.sandbox.sandbox import Sandbox
-from p2p.base.errors import Action, Reason
+from p2p.base.errors import Action, ParallelError, Reason
 from p2p.base.frames import Sizes
 
 MIN_WINDOW_BYTES = 4 << 20
@@ -27,8 +28,9 @@ _log = logging.getLogger("company.chief.split")
 class Splitting:
     """Starts and stops split children. ``nursery``: lives as long as the chief."""
 
-    def __init__(self, sandbox: Sandbox, nursery: trio.Nursery) -> None:
+    def __init__(self, sandbox: Sandbox, nursery: trio.Nursery, wheels: RequirementWheels) -> None:
         self._sandbox = sandbox
+        self._wheels = wheels
         self._nursery = nursery
         self._running = 0
 
@@ -60,10 +62,6 @@ class Splitting:
 
     async def _run(self, runtime: JobRuntime, scope: trio.CancelScope, post: Post) -> None:
         job = runtime.row.id
-        plan = SplitPlan(
-            job=job, files=runtime.files, params=runtime.row.params, data=runtime.data, data_name=runtime.data_name,
-            memory_bytes=runtime.memory_bytes, spool=runtime.dirs.fragments,
-        )  # fmt: skip
         self._running += 1
         try:
             with scope:
@@ -77,6 +75,11 @@ class Splitting:
                     if total is not None:
                         post(ev.SplitCounted(job=job, total=total))
 
+                plan = SplitPlan(
+                    job=job, files=runtime.files, params=runtime.row.params, data=runtime.data, data_name=runtime.data_name,
+                    memory_bytes=runtime.memory_bytes, spool=runtime.dirs.fragments,
+                    site=await self._wheels.environment(runtime.requirements),
+                )  # fmt: skip
                 ended = await run_split(self._sandbox, plan, on_count=counted, on_fragments=produced)
                 if isinstance(ended, SplitError):
                     post(ev.SplitFailed(job=job, reason=_reason(job, ended)))
@@ -84,6 +87,8 @@ class Splitting:
                     post(ev.SplitDiffers(job=job))  # fewer fragments than there are results
                 else:
                     post(ev.SplitEnded(job=job, total=ended))
+        except ParallelError as error:  # what it requires cannot be had any more
+            post(ev.SplitFailed(job=job, reason=error.reason()))
         finally:
             self._running -= 1
             if runtime.split_scope is scope:

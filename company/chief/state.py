@@ -67,7 +67,7 @@ class ChiefState:
         if books.hold_until is not None and not books.awaited:
             books.hold_until = None
             books.stir()
-        if books.hold_until is None and not books.disk_full:
+        if self._hands_out:
             effects += self._assigner.assign(now)
             self._tail.notice()
             late = self._tail.look(now)
@@ -77,8 +77,13 @@ class ChiefState:
 
     def next_deadline(self) -> Monotonic | None:
         """When a grace, a hold, a rest, a kick or a look at late leases is due."""
-        times = [at for at in (self._presence.next_deadline(), self._tail.next_deadline()) if at is not None]
-        return min(times, default=None)
+        tail = self._tail.next_deadline() if self._hands_out else None
+        return min((at for at in (self._presence.next_deadline(), tail) if at is not None), default=None)
+
+    @property
+    def _hands_out(self) -> bool:
+        """Whether work is handed out at all: not just after a start, not while results cannot be written."""
+        return self._books.hold_until is None and not self._books.disk_full
 
     def validate(self) -> None:
         """Check every invariant: no slot locked by nobody, no fragment lost or both waiting and settled, numbers add up."""

@@ -19,6 +19,7 @@ from p2p.base.clock import Monotonic
 LOOK_EVERY_S = 0.05  # a look costs a few microseconds per lease
 RECALL_AFTER_S = 0.05  # a batch ahead that has waited this long: an idle slot would have begun it by now
 BACKUP_SHARE = 0.05  # of the job's run time may be spent on copies
+MAX_CHASED = 3  # --failure seed-z4 takes the same fragments away this often; the papers' rule has no end
 KICK_S = 30.0  # how long --failure seed-z4 keeps a worker from the job
 
 
@@ -76,6 +77,8 @@ class Tail:
         if lease.running_since is None:
             return None if note.is_recalled or job.paused else lease.granted_at + RECALL_AFTER_S
         if note.copy is not None or note.is_long or (job.paused and note.original is None):
+            return None
+        if job.slowness.fences and note.batch.attempt >= MAX_CHASED:
             return None
         attempt = 0 if note.original is not None else note.batch.attempt
         after = job.slowness.slow_after_s(note.predicted_s, attempt)
@@ -158,7 +161,9 @@ class Tail:
         for held in books.leases.of_worker(lease.worker):
             if held.job == job.id:
                 effects.append(ev.SendCancel(worker=held.worker, token=held.token, reason="too-slow"))
-                books.give_back(held, now)
+                if held.running_since is not None:
+                    job.slowness.observe(None, now - held.running_since)  # it took at least that: a rule that never saw it would kick for ever
+                books.give_back(held, now, attempt=held.attempt + (held.running_since is not None))
         books.forget_ability()
         name = books.slots.workers[lease.worker].spec.name
         text = f"{name} was more than four standard deviations late: it gets none of this job for {KICK_S:g} s."

@@ -34,7 +34,7 @@ def reproduce(session: Session, ref: str, pdb: bool) -> int | None:
                 _tell(session, run_in_sandbox(case))
                 return None
             except ParallelError as error:
-                if error.code in ("no-sandbox-engine", "sandbox-unavailable"):
+                if error.code != "fragment-failed":
                     raise
                 return _tell_failure(session, error.text, str(error.facts.get("traceback", "")))
         note("WARNING: without sandbox: the package's code runs with all your rights, on this machine, now.")

@@ -66,8 +66,12 @@ def start(session: Session, install_service: bool, open_page: bool, **options: A
 
     With --json one line is printed when it is ready: http, rpc and dht addresses and an owner token.
     """
-    check_exposure(options["http"], options["tls_cert"])
+    from company.listening import check_exposure, load_certificate
+
+    check_exposure(options["http"], has_tls=options["tls_cert"] is not None)
     check_sandbox(options["sandbox"], understood=options["i_understand"])
+    if options["tls_cert"] is not None:
+        load_certificate(options["tls_cert"], options["tls_key"])  # before anything starts, and before a service is made of it
     if install_service:
         from company.cli.service import install
 
@@ -83,19 +87,6 @@ def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as JSON would have them: paths as text, tuples as lists."""
     kinds: dict[type, Any] = {tuple: list}
     return {key: os.path.abspath(v) if isinstance(v, Path) else kinds.get(type(v), lambda same: same)(v) for key, v in options.items()}
-
-
-def check_exposure(http: str, tls_cert: Path | None) -> None:
-    """Raises `ConfigurationError` for a page that would be reachable from other machines without TLS."""
-    from company.config import parse_address
-
-    host, port = parse_address(http)
-    if tls_cert is None and not host.startswith(("127.", "::1", "localhost")):
-        raise ConfigurationError(
-            "http-without-tls",
-            f"--http {http} is reachable from other machines, and not encrypted",
-            hint=f"give --tls-cert, or keep it on 127.0.0.1 and tunnel: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE",
-        )
 
 
 def check_sandbox(sandbox: str, *, understood: bool) -> None:

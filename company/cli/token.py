@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from company.cli.framework import DURATION, LazyGroup, Session, pass_session
-from company.cli.output import ago, print_json, safe, say, table
+from company.cli.output import ago, note, print_json, safe, say, table
 from company.client.client import pick
 from company.errors import NOTHING_MATCHED, CompanyError, NotFoundError
 
+INSTALLED = "~/.local/share/company/venv/bin/company"  # where the install line puts it
 ROLES = ("worker", "viewer", "submitter", "operator", "owner")
 
 
@@ -28,7 +29,8 @@ def token() -> None:
 @pass_session
 def create(session: Session, role: str, ttl: float, uses: int, label: str) -> None:
     """Make a token. It is shown this once; the chief keeps only its hash."""
-    made = session.client().create_token(role, ttl_s=ttl, uses=uses, label=label)
+    client = session.client()
+    made = client.create_token(role, ttl_s=ttl, uses=uses, label=label)
     if session.as_json:
         print_json("token/1", made)
         return
@@ -36,14 +38,21 @@ def create(session: Session, role: str, ttl: float, uses: int, label: str) -> No
     until = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(info["expires"])) if info.get("expires") else "for ever"
     if role != "worker":
         say(f"Role {role}, valid until {until}:\n\n    {made['token']}\n")
-        say("Use it: COMPANY_URL=… COMPANY_TOKEN=… company job list, or `company login URL`")
+        say(f"Use it: company login {client.transport.address.url} (it asks for the token), or COMPANY_URL=… COMPANY_TOKEN=… company job list")
         return
     times = "once" if info.get("uses_left") == 1 else f"{info.get('uses_left')} times"
-    say(f"Run this on each machine (works {times}, until {until}):\n")
+    join = made.get("join_line") or f"company worker join {made['token']}"
     if made.get("install_line"):
-        say(f"    {made['install_line']}")
-    say(f"    {made.get('join_line') or 'company worker join ' + made['token']}\n")
-    say("It contains this chief's address and key fingerprint; it cannot submit jobs or read data.")
+        say(f"On a machine with nothing but Python: install from this chief, then join (works {times}, until {until}).\n")
+        say(f"    {made['install_line']}\n")
+        say(f"    {INSTALLED}{join.removeprefix('company')}\n")
+        say("Where company is installed already:\n")
+    else:
+        say(f"Run this on each machine (works {times}, until {until}):\n")
+    say(f"    {join}\n")
+    say("The token holds this chief's addresses and key; it cannot submit jobs or read data. To survive reboots add: --install-service")
+    if made.get("note"):
+        note(f"! {made['note']}")
 
 
 @token.command("list")

@@ -13,6 +13,7 @@ import shutil
 import stat
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -134,7 +135,7 @@ def unpack_untrusted(archive: Path, folder: Path) -> list[Path]:
                 with bundle.open(info) as member, target.open("wb") as file:
                     shutil.copyfileobj(member, file, BLOCK_BYTES)
                 written.append(target)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error) as error:  # RuntimeError: encrypted
         raise IntegrityError("bad-zip", f"the result's zip is damaged: {error}") from None
     except OSError as error:
         raise CompanyError("cannot-write", f"{error.filename or folder} cannot be written: {error.strerror}") from None

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from company.client.transport import path_of
-from company.errors import CompanyError, ConflictError
+from company.errors import ConflictError
 from p2p.base.codec import decode_value_untrusted
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Case:
     entry: str  # below processor/
     params: Mapping[str, Any]
     raw_input: bytes  # codec
+    time_limit_s: float | None = None  # the job's, where it has its own
+    memory_bytes: int | None = None
 
 
 def fetch(client: Client, job: Job, fragment: int, folder: Path) -> Case:
@@ -49,17 +51,19 @@ def fetch(client: Client, job: Job, fragment: int, folder: Path) -> Case:
         target = package_dir / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
-    return Case(job.id, fragment, package_dir, _entry(package_dir), dict(job.view.get("params") or {}), raw_input)
+    return Case(
+        job.id, fragment, package_dir, _entry(package_dir), dict(job.view.get("params") or {}), raw_input,
+        job.view.get("time_limit_s") or None, job.view.get("memory_bytes") or None,
+    )  # fmt: skip
 
 
 def run_in_sandbox(case: Case) -> Any:
-    """Run it as a worker would. Raises what the local engine raises for a failed fragment."""
-    try:
-        from company.local import run_fragment
-    except ImportError:
-        text = "this installation cannot run a single fragment in the sandbox"
-        raise CompanyError("no-sandbox-engine", text, hint="run it in this process: --pdb") from None
-    return run_fragment(case.package_dir, case.raw_input, dict(case.params), case.fragment)
+    """Run it as a worker would, with what it prints on standard error. Raises `FragmentsFailed` when it fails here too."""
+    from company.one_fragment import run_fragment
+
+    return run_fragment(
+        case.package_dir, case.raw_input, case.params, case.fragment, time_limit_s=case.time_limit_s, memory_bytes=case.memory_bytes
+    )
 
 
 def run_in_process(case: Case) -> Any:

@@ -217,7 +217,7 @@ class LocalEngine:
             total = self._queue.total if self._queue.total is not None else self._queue.expected
             self._progress(self._queue.done.total, total, self._queue.dead.total)
         if self._plan.max_fails.is_exceeded(failed=self._queue.dead.total, total=self._queue.total):
-            self._stop("too-many-failed", f"{self._queue.dead.total} fragments failed for good; allowed are {self._plan.max_fails}")
+            self._stop("too-many-failed", f"{self._queue.dead.total} fragments failed for good; allowed are {_allowed(self._plan.max_fails)}")
         elif self._queue.is_settled:
             self._settled.set()
 
@@ -336,3 +336,7 @@ class LocalEngine:
         """A new file name in the run's folder."""
         self._serial += 1
         return self._plan.folder / f"spool-{self._serial}"
+
+
+def _allowed(max_fails: MaxFails) -> str:
+    return str(max_fails.count) if max_fails.percent is None else f"{max_fails.percent:g} %"

@@ -178,6 +178,9 @@ def hand_over(result: MergeResult, out: Path) -> list[Path]:
         return unpack_untrusted(result.path, out)
     target = out / result.name
     shutil.move(result.path, target)
+    mask = os.umask(0)
+    os.umask(mask)
+    target.chmod(0o666 & ~mask)  # the sandbox leaves it to us alone
     return [target]
 
 

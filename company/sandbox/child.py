@@ -34,6 +34,7 @@ from p2p.base.frames import NO_SIZES, Frame, FrameParser, Sizes, encode_frame
 
 READ_BYTES = 1 << 20
 PARSE_BYTES = 64 << 10  # parsed without a pause: thousands of the smallest frames, some 20 ms
+MANY_FRAMES = 100
 CHUNK_BYTES = 1 << 20
 IMPORT_LIMIT_S = 120.0
 DEATH_GRACE_S = 2.0
@@ -160,17 +161,18 @@ class Child:
     async def receive(self) -> Frame:
         """The next frame, its header checked (`company.sandbox.checks`). Raises `ChildFailed` for FAILED, `ChildDied` at the end."""
         while not self._frames:
-            if self._unparsed:
-                await trio.lowlevel.checkpoint()  # a child that floods us with tiny frames shall not hold up its neighbours
-            else:
+            if not self._unparsed:
                 self._unparsed = memoryview(await self._receive_some())
             data, self._unparsed = self._unparsed[:PARSE_BYTES], self._unparsed[PARSE_BYTES:]
             try:
-                for frame in self._parser.feed_untrusted(data):
+                frames = self._parser.feed_untrusted(data)
+                for frame in frames:
                     check_frame_untrusted(frame)
-                    self._frames.append(frame)
             except MalformedMessage as error:
                 raise ChildDied(await self._condemn("garbage-on-pipe", f"the child sent nonsense: {error.text}")) from None
+            if len(frames) > MANY_FRAMES:
+                await trio.lowlevel.checkpoint()  # a child that floods us with tiny frames shall not hold up its neighbours
+            self._frames.extend(frames)
         frame = self._frames.popleft()
         self._patience.received(frame.header, len(frame.sizes), len(frame.body), now=trio.current_time())
         if frame.header[0] == wire.FAILED:

@@ -34,6 +34,10 @@ class StaticFiles:
         self._types = {**_FILES, "icon.svg": "image/svg+xml"}
         self._tags = {name: f'"{hashlib.sha256(data).hexdigest()[:32]}"' for name, data in self._contents.items()}
 
+    def address(self, name: str) -> str:
+        """Where a page finds the file: with its digest, so that a new version is never mistaken for the old one."""
+        return f"/static/{name}?v={self._tags[name][1:13]}"
+
     async def file(self, call: Call) -> Response:
         """One file; a browser asks again only for what changed."""
         name = call.arg("name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -41,9 +42,9 @@ def format_number(number: int, one: str, many: str | None = None) -> str:
 
 
 class Pages:
-    """The templates of one chief's page."""
+    """The templates of one chief's page. ``address_of``: the address of a static file."""
 
-    def __init__(self) -> None:
+    def __init__(self, address_of: Callable[[str], str]) -> None:
         # autoescape for every template: names, logs and tracebacks are other people's text
         self._templates = Environment(
             loader=PackageLoader("company.web", "templates"),
@@ -60,7 +61,7 @@ class Pages:
             "day": format_day,
             "number": format_number,
         }
-        self._templates.globals |= {"may": has_role, "shape": shape, "bar_of": bar_of, "when_text": when_text}
+        self._templates.globals |= {"may": has_role, "shape": shape, "bar_of": bar_of, "when_text": when_text, "static": address_of}
 
     def show(self, call: Call, template: str, status: int = 200, **context: Any) -> Response:
         """A page for somebody who is logged in."""

@@ -20,10 +20,11 @@ from p2p.net.http_types import Route
 def web_routes(chief: Chief, auth: Auth, *, gate: Gate | None = None, scratch: Path | None = None) -> list[Route]:
     """All pages. Give the ``gate`` of `api_routes` too, so that both count in the same metrics; routes with fixed parts come first."""
     door = gate or make_gate(chief, auth)
-    pages = Pages()
+    static = StaticFiles()
+    pages = Pages(static.address)
     endpoints = [
         pages.guarded(endpoint)
-        for part in (StaticFiles(), LoginPages(pages), JobPages(pages), SubmitPages(pages, scratch), WorkerPages(pages))
+        for part in (static, LoginPages(pages), JobPages(pages), SubmitPages(pages, scratch), WorkerPages(pages))
         for endpoint in part.endpoints()
     ]
     endpoints.sort(key=lambda e: (e.pattern.count("{"), e.pattern))

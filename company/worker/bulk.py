@@ -88,6 +88,43 @@ class BulkChannel:
                 await self._drop()
                 raise
 
+    async def wheel_list(self, job: str) -> tuple[bytes, bytes]:
+        """The signed list of the wheels that a job requires: (body, signature). Raises `Unavailable` with the chief's code, `PeerError`."""
+        async with self._lock:
+            try:
+                channel = await self._ready()
+                await channel.send(m.WheelsGet(job))
+                message, frame = await self._receive(channel)
+                if isinstance(message, m.Refused):
+                    raise Unavailable(message.code_word, message.text)
+                if not isinstance(message, m.WheelsAre):
+                    raise _unexpected(message)
+                return bytes(frame.body), message.signature
+            except BaseException:
+                await self._drop()
+                raise
+
+    async def wheel(self, job: str, sha256: bytes, size: int, path: Path) -> None:
+        """Write one wheel into ``path``; the caller checks its digest. Raises `Unavailable`, `PeerError`, `OSError`."""
+        async with self._lock:
+            try:
+                channel = await self._ready()
+                await channel.send(m.WheelGet(job, sha256))
+                got, last = 0, False
+                async with await trio.open_file(path, "wb") as file:
+                    while not last:
+                        message, frame = await self._receive(channel)
+                        if not isinstance(message, m.BlobPart):
+                            raise _unexpected(message)
+                        got += len(frame.body)
+                        if got > size:
+                            raise PeerError("wheel-damaged", f"{path.name} is larger than the {size} bytes announced")
+                        await file.write(frame.body)
+                        last = message.last
+            except BaseException:
+                await self._drop()
+                raise
+
     async def _receive(self, channel: Channel) -> tuple[Message, Frame]:
         with trio.move_on_after(PART_DEADLINE_S):
             return await channel.receive()

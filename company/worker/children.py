@@ -39,4 +39,4 @@ class Children:
 
     async def take(self, spec: JobSpec) -> Child:
         """A blank child that has the job's limits."""
-        return await self._pool.take(Profile(role="process", memory_bytes=spec.memory_bytes or DEFAULT_MEMORY_BYTES))
+        return await self._pool.take(Profile(role="process", memory_bytes=spec.memory_bytes or DEFAULT_MEMORY_BYTES, site=spec.site))

@@ -17,7 +17,8 @@ from company import messages as m
 from company.package.manifest import ManifestError, parse_manifest_untrusted
 from company.worker import events as ev
 from company.worker.batch import Batch, JobSpec
-from company.worker.processors import Processors, missing_requirements
+from company.worker.environments import Environments
+from company.worker.processors import Processors
 from company.worker.results import HeldResults, Part
 from company.worker.slots import SlotRunner
 from company.worker.state import WorkerState
@@ -52,13 +53,14 @@ class WorkerCore:
     """State machine, slots and results of one worker; the `SlotPort` of its slots."""
 
     def __init__(
-        self, *, slots: int, results: HeldResults, processors: Processors, upstream: Upstream, scratch: Path,
+        self, *, slots: int, results: HeldResults, processors: Processors, environments: Environments, upstream: Upstream, scratch: Path,
         nursery: trio.Nursery, on_leave: Callable[[str], None], clock: Callable[[], float] = trio.current_time,
     ) -> None:  # fmt: skip
         self.machine = WorkerState(slots)
         self.runners: list[SlotRunner] = []  # filled by the service once the sandbox is there
         self._results = results
         self._processors = processors
+        self._environments = environments
         self._upstream = upstream
         self._scratch = scratch
         self._nursery = nursery
@@ -180,18 +182,20 @@ class WorkerCore:
         if job is None:
             return
         try:
-            missing = missing_requirements(job.message.requirements)
-            if missing:
-                raise PeerError("requirement-missing", f"this machine lacks {', '.join(missing)}"[:1000])
+            requirements = tuple(job.message.requirements.splitlines())
+            self._environments.check(requirements)
             files = await self._processors.get(job.message.processor)
-            entry = _entry_of(files)
+            entry, signed = _told_by(files)
+            if signed != requirements:
+                raise PeerError("requirements-differ", "the job asks for other packages than its signed processor does")
+            site = await self._environments.site(job_id, requirements)
         except ParallelError as error:
             self.apply(ev.JobRefused(job_id, error.code[:64], error.text[:1000]))
             return
         if self._jobs.get(job_id) is not job:
             return  # it ended while its processor came
         message = job.message
-        job.spec = JobSpec(job_id, job.params, files, message.time_limit_ms / 1000, message.memory_bytes, {"entry": entry})
+        job.spec = JobSpec(job_id, job.params, files, message.time_limit_ms / 1000, message.memory_bytes, {"entry": entry}, site)
         self.apply(ev.JobReady(job_id))
 
     def on_link_up(self, keep: tuple[int, ...] | None) -> None:
@@ -248,10 +252,12 @@ class WorkerCore:
         return self._scratch / f"blob-{self._serial}"
 
 
-def _entry_of(files: dict[str, bytes]) -> str:
+def _told_by(files: dict[str, bytes]) -> tuple[str, tuple[str, ...]]:
+    """Entry and requirements of a verified processor."""
     if "package.toml" not in files:
-        return DEFAULT_ENTRY
+        return DEFAULT_ENTRY, ()
     try:
-        return parse_manifest_untrusted(files["package.toml"]).entry
+        manifest = parse_manifest_untrusted(files["package.toml"])
+        return manifest.entry, manifest.requirements
     except ManifestError as error:
         raise PeerError("package-invalid", str(error)[:500]) from None

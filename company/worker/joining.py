@@ -45,7 +45,7 @@ async def join(
             wait_s = wait_before_attempt_s(attempt, rng)
             if trio.current_time() + wait_s >= deadline:
                 raise
-            log.info("chief away: %s", error.text)
+            log.log(logging.INFO if attempt == 1 else logging.DEBUG, "chief away: %s", error.text)
             await trio.sleep(wait_s)
 
 

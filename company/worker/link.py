@@ -89,6 +89,11 @@ class ChiefLink:
         self._is_leaving = False
         self.bulk = BulkChannel(lambda: dialler.open("bulk"))
 
+    @property
+    def wheels(self) -> BulkChannel:
+        """Where wheels come from."""
+        return self.bulk
+
     async def bulk_fetch(self, batch: Batch, offset: int, size: int, digest: bytes, path: Path) -> None:
         """Fetch one large fragment into ``path``. Raises `Unavailable`, `PeerError`, `OSError`."""
         await self.bulk.get(batch.token, batch.job, batch.first + offset, size=size, digest=digest, path=path)
@@ -145,7 +150,7 @@ class ChiefLink:
             except (Unavailable, PeerError) as error:
                 if self._is_leaving:
                     return
-                log.info("chief away: %s", error.text)
+                log.log(logging.INFO if attempt < 2 else logging.DEBUG, "chief away: %s", error.text)
             attempt = 1 if served_s > 10 else attempt + 1
             await trio.sleep(wait_before_attempt_s(attempt, self._rng))
 

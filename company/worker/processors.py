@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
 import msgpack
 import trio
-from packaging.requirements import InvalidRequirement, Requirement
 
 from company.messages import NeedProcessor, ProcessorIs
 from company.package import PackageClaim, processor_files_untrusted, verify_package
@@ -157,29 +155,3 @@ class Processors:
 
 def _size(files: Files) -> int:
     return sum(len(data) for data in files.values())
-
-
-def missing_requirements(text: str, installed: Callable[[str], str | None] | None = None) -> tuple[str, ...]:
-    """Which of the requirements (one a line) this interpreter does not have. Raises `MalformedMessage` for what is none."""
-    installed = installed or _installed_version
-    missing: list[str] = []
-    for line in text.splitlines():
-        if not line.strip():
-            continue
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            raise MalformedMessage(f"{line[:80]!r} is not a requirement") from None
-        if requirement.marker is not None and not requirement.marker.evaluate():
-            continue
-        version = installed(requirement.name)
-        if version is None or not requirement.specifier.contains(version, prereleases=True):
-            missing.append(str(requirement))
-    return tuple(missing)
-
-
-def _installed_version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

@@ -25,6 +25,11 @@ params are values of `p2p.base.codec`. An independent worker needs no more than 
    Answer 200 with frames as in 3, or 204: on disk, and nothing to do until activated. 409: the lease is gone. Sending the same
    Outcome again is answered like the first time.
 
+6. ``GET {chief}/wheels/{job}``: a WheelsAre frame; ``GET {chief}/wheels/{job}/{hex SHA-256}``: one of its files. For workers whose owner
+   lets packages bring what they require (JobIs.requirements); the others answer the job with JobBlocked.
+7. A worker without an ``http`` in its join is not called: it asks with ``POST {chief}/api/v1/workers/next?wait=SECONDS``, answered with
+   frames as in 3 or 204, and must call once a minute. A Run whose token it holds is the same Run again: an answer may have been lost.
+
 A result larger than 4 MiB travels inside its Outcome here; what does not fit into a body of 16 MiB fails with cause output-flood.
 """
 
@@ -81,6 +86,11 @@ class RestLink:
         self._wanted: deque[m.NeedProcessor] = deque()
         self._work = trio.Event()
 
+    @property
+    def wheels(self) -> RestLink:
+        """Where wheels come from."""
+        return self
+
     def tell(self, message: Message) -> None:
         """Send a control message with the next call."""
         if isinstance(message, m.NeedProcessor):
@@ -109,7 +119,7 @@ class RestLink:
                 attempt = 0
             except (Unavailable, PeerError) as error:
                 attempt += 1
-                log.info("chief away: %s", error.text)
+                log.log(logging.INFO if attempt == 1 else logging.DEBUG, "chief away: %s", error.text)
                 await trio.sleep(wait_before_attempt_s(attempt, self._rng))
 
     async def say_bye(self, reason: str) -> None:
@@ -179,6 +189,23 @@ class RestLink:
         if len(frame.body) != size or hashlib.blake2b(frame.body, digest_size=32).digest() != digest:
             raise PeerError("blob-wrong-digest", f"fragment {batch.first + offset} is not what was announced")
         await trio.Path(path).write_bytes(frame.body)
+
+    async def wheel_list(self, job: str) -> tuple[bytes, bytes]:
+        """The signed list of the wheels that a job requires: (body, signature). Raises `Unavailable` with the chief's code, `PeerError`."""
+        reply = await self._call("GET", f"/wheels/{job}")
+        if reply.status != 200:
+            raise Unavailable(problem_code(reply) or "wheels-refused", problem_text(reply) or f"the chief answered {reply.status}")
+        found = messages_untrusted(reply.body)
+        if len(found) != 1 or not isinstance(found[0][0], m.WheelsAre):
+            raise MalformedMessage("a list of wheels was asked for")
+        return bytes(found[0][1].body), found[0][0].signature
+
+    async def wheel(self, job: str, sha256: bytes, size: int, path: Path) -> None:
+        """Write one wheel into ``path``; the caller checks its digest. Raises `Unavailable`, `PeerError`, `OSError`."""
+        reply = await self._call("GET", f"/wheels/{job}/{sha256.hex()}", max_bytes=min(size, MAX_FRAGMENT_BYTES))
+        if reply.status != 200:
+            raise Unavailable("wheel-refused", f"the chief gave no wheel ({reply.status})")
+        await trio.Path(path).write_bytes(reply.body)
 
     async def _call(
         self, method: str, path: str, *, body: bytes | None = None, lease: int | None = None, max_bytes: int = MAX_ANSWER_BYTES

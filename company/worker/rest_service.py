@@ -132,7 +132,7 @@ async def _enter(
             answer = await join_by_rest(client, chief, body)
             break
         except Unavailable as error:
-            log.info("chief away: %s", error.text)
+            log.log(logging.INFO if attempt == 1 else logging.DEBUG, "chief away: %s", error.text)
             if trio.current_time() > deadline:
                 raise
             await trio.sleep(wait_before_attempt_s(attempt, rng))

@@ -24,6 +24,7 @@ from company.worker.batch import Batch
 from company.worker.children import Children
 from company.worker.core import WorkerCore
 from company.worker.dialling import Dialler
+from company.worker.environments import Environments, WheelSource
 from company.worker.joining import join
 from company.worker.link import ChiefLink
 from company.worker.options import Membership, WorkerOptions, load_membership, save_membership
@@ -32,7 +33,7 @@ from company.worker.relay import Relay
 from company.worker.results import HeldResults
 from company.worker.slots import SlotRunner
 from company.worker.state import WorkerState
-from p2p.base.errors import UsageError
+from p2p.base.errors import ParallelError, UsageError
 from p2p.base.frames import Frame
 from p2p.base.keys import Identity
 from p2p.base.schema import Message
@@ -51,10 +52,27 @@ async def run_worker(options: WorkerOptions) -> int:
     with HomeLock.take(home.root, "worker"):
         wipe(home.scratch)
         identity = load_or_create_identity(home.identity / "key")
-        async with Sandbox.open(home=home.root, allow_none=options.sandbox_allow_none) as sandbox:
+        async with Sandbox.open(home=home.root, stage=(home.cache / "environments",), allow_none=options.sandbox_allow_none) as sandbox:
             worker = Worker(options, home, identity, sandbox, SystemRandom())
-            await worker.run()
+            try:
+                await worker.run()
+            except BaseExceptionGroup as group:
+                error = _only_error(group)
+                if error is None:
+                    raise
+                raise error from group
     return 0
+
+
+def _only_error(group: BaseExceptionGroup[BaseException]) -> ParallelError | None:
+    """The one reason why the worker ended, out of the nurseries that it came through; nil when there is another kind, too."""
+    found, others = group.split(ParallelError)
+    if found is None or others is not None:
+        return None
+    inner: BaseException = found
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return inner if isinstance(inner, ParallelError) else None
 
 
 def wipe(folder: Path) -> None:
@@ -71,6 +89,8 @@ class Link(Protocol):
 
     def tell(self, message: Message) -> None: ...
     def wake(self) -> None: ...
+    @property
+    def wheels(self) -> WheelSource: ...
     async def run(self) -> None: ...
     async def say_bye(self, reason: str) -> None: ...
 
@@ -139,7 +159,8 @@ class Worker:
         )  # fmt: skip
         async with Children.open(self._sandbox, slots) as children:
             core = self._core = WorkerCore(
-                slots=slots, results=self.results, processors=self.processors, upstream=self, scratch=self._home.scratch,
+                slots=slots, results=self.results, processors=self.processors, environments=self._environments(membership, link),
+                upstream=self, scratch=self._home.scratch,
                 nursery=nursery, on_leave=lambda _: self._left.set(),
             )  # fmt: skip
             core.runners = [SlotRunner(slot, children, core) for slot in range(slots)]
@@ -151,6 +172,12 @@ class Worker:
             nursery.start_soon(link.run)
             await self._left.wait()
             await link.say_bye("leaving")
+
+    def _environments(self, membership: Membership, link: Link) -> Environments:
+        return Environments(
+            self._home.cache / "environments", self._home.scratch, chief_key=membership.chief_key, source=link.wheels,
+            sandbox=self._sandbox, is_allowed=self._options.allow_requirements, rng=self._rng,
+        )  # fmt: skip
 
     def _token(self) -> JoinToken | None:
         return None if self._options.token is None else parse_token_untrusted(self._options.token)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import trio
 
 from company import messages as m
+from company.paths import is_plain_file_name
 from company.sandbox import wire
 from company.sandbox.child import Child, ChildDied, ChildFailed
 from company.sandbox.verdict import Verdict
@@ -179,7 +180,7 @@ class Session:
         blobs = tuple((h.index - outcome.first, h.size, h.digest) for h in held)
         message = m.Outcome(
             outcome.token, batch.job, outcome.first, outcome.count, outcome.last, outcome.run_us, outcome.cpu_us,
-            outcome.peak_bytes, outcome.log_dropped, blobs,
+            outcome.peak_bytes, outcome.log_dropped, blobs, batch.input_digest(outcome.first, outcome.count),
         )  # fmt: skip
         if outcome.last:
             self._queue.pop()
@@ -197,6 +198,8 @@ class Session:
         if self._is_ghost(frame):
             return
         batch = self._in_batch(token, index)
+        if batch is None:
+            return
         permille = None if fraction is None or fraction != fraction else int(max(0.0, min(1.0, fraction)) * 1000)
         self._status = m.Status(token, batch.job, index, short_text(text), permille)
         self._flush_status()
@@ -208,9 +211,12 @@ class Session:
             self._port.forward(self._status)
             self._status = None
 
-    def _in_batch(self, token: int, index: int) -> Batch:
-        batch = self._running()
-        if token != batch.token or not batch.first <= index < batch.first + batch.count:
+    def _in_batch(self, token: int, index: int) -> Batch | None:
+        """The batch that runs, or None for one that is over: a thread of the module may speak late, which harms nobody."""
+        batch = self._queue.head
+        if batch is None or not batch.fed or token != batch.token:
+            return None
+        if not batch.first <= index < batch.first + batch.count:
             raise MalformedMessage(f"token {token}, fragment {index} is not what runs here")
         return batch
 
@@ -219,7 +225,9 @@ class Session:
         if self._is_ghost(frame):
             return
         batch = self._in_batch(token, index)
-        if not _is_plain_name(name):
+        if batch is None:
+            return
+        if not is_plain_file_name(name):
             raise MalformedMessage("artifact name is refused")
         size = len(frame.body)
         if size > CHUNK_BYTES:
@@ -233,8 +241,3 @@ class Session:
             self._artifacts[(index, name)] = offset + size
         self._port.part_made(Part(token, m.Artifact(token, batch.job, index, name, offset, last), frame.sizes, frame.body), last=False)
 
-
-def _is_plain_name(name: str) -> bool:
-    """Whether an artifact may be called this: one file name of ordinary characters."""
-    size = len(name.encode("utf-8", "replace"))
-    return 0 < size <= 200 and name.isprintable() and not set(name) & set("/\\:") and name not in (".", "..")

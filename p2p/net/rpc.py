@@ -7,6 +7,7 @@ port answers a plain ``GET``, because a machine that is about to join has nothin
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections import Counter
@@ -160,7 +161,7 @@ async def serve_rpc(
     ``host``: None listens on all interfaces. Reports the bound address as ``host:port``. Raises `Unavailable` "port-taken".
     """
     try:
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners = await _open_listeners(host, port)
     except OSError as error:
         where = join_address(host or "*", port)
         raise Unavailable("port-taken", f"cannot listen on {where}: {error.strerror or error}", port=port) from error
@@ -171,6 +172,22 @@ async def serve_rpc(
         task_status.started(join_address(bound[0], bound[1]))
         await trio.sleep_forever()
     raise AssertionError("unreachable")
+
+
+async def _open_listeners(host: str | None, port: int) -> list[trio.SocketListener]:
+    """One listener per address of ``host``, all on the same port, also where the system picks it."""
+    while True:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        if port or len(listeners) == 1:
+            return listeners
+        picked = listeners[0].socket.getsockname()[1]
+        for listener in listeners:  # each has another free port; take the first one for all, unless somebody was faster
+            await listener.aclose()
+        try:
+            return await trio.open_tcp_listeners(picked, host=host)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
 
 
 class _Server:

@@ -45,14 +45,17 @@ def start_independent(company: RunningCompany, *arguments: str, name: str = "ind
     token = str(company.client.create_token("worker")["token"])
     with open(company.log_of(name), "ab") as log:
         company.processes[name] = subprocess.Popen(
-            [sys.executable, "-I", str(INDEPENDENT), str(company.ready["chief"]["http"]), token, *arguments], stdout=subprocess.PIPE, stderr=log
-        )
+            [sys.executable, "-I", str(INDEPENDENT), str(company.ready["chief"]["http"]), token, *arguments],
+            stdout=subprocess.PIPE, stderr=log,
+        )  # fmt: skip
     return company.wait_ready(name)
 
 
 def start_ours(company: RunningCompany, name: str, token: str | None, *arguments: str) -> None:
-    command = ["worker", "join", "--transport", "rest", "--slots", "2", "--name", name, "--json", "--chief-http", str(company.ready["chief"]["http"])]
-    process = company._spawn(name, *command, *arguments, *(("--token-file", "-") if token else ()), stdin=subprocess.PIPE)
+    """Start our own worker with --transport rest; without a token it comes back with its bearer."""
+    command = ["worker", "join", "--transport", "rest", "--slots", "2", "--name", name, "--json"]
+    command += ["--chief-http", str(company.ready["chief"]["http"]), *(("--token-file", "-") if token else ()), *arguments]
+    process = company._spawn(name, *command, stdin=subprocess.PIPE)
     assert process.stdin is not None
     if token:
         process.stdin.write(token.encode() + b"\n")
@@ -60,7 +63,9 @@ def start_ours(company: RunningCompany, name: str, token: str | None, *arguments
     company.wait_ready(name)
 
 
-def call(company: RunningCompany, method: str, path: str, body: bytes | None = None, *, bearer: str = "", **headers: str) -> tuple[int, bytes]:
+def call(
+    company: RunningCompany, method: str, path: str, body: bytes | None = None, *, bearer: str = "", **headers: str
+) -> tuple[int, bytes]:
     """One call to the chief."""
     request = urllib.request.Request(f"{company.ready['chief']['http']}{path}", data=body, method=method, headers=headers)
     if bearer:
@@ -123,12 +128,12 @@ def test_batches_of_a_killed_rest_worker_run_elsewhere(alone: RunningCompany, da
     token = str(alone.client.create_token("worker", uses=2)["token"])
     start_ours(alone, "r1", token)
     start_ours(alone, "r2", token)
-    job = alone.client.submit(write_package(tmp_path / "p", SLOW, merge=MERGE_COUNT), data, params={"n": 400})
+    job = alone.client.submit(write_package(tmp_path / "p", SLOW, merge=MERGE_COUNT), data, params={"n": 300})
     until(lambda: sum(w["slots_busy"] for w in alone.client.workers()["items"]) >= 4, "both workers are busy")
     alone.kill("r1")
     job.wait(60)
     assert job.state == "done", job.view
-    assert value_of(job, tmp_path / "out") == 400
+    assert value_of(job, tmp_path / "out") == 300
     states = {w["name"]: w["state"] for w in alone.client.workers()["items"]}
     assert states["r1"] == "offline"
     start_ours(alone, "r1", None)  # comes back with its bearer, no token
@@ -138,13 +143,13 @@ def test_batches_of_a_killed_rest_worker_run_elsewhere(alone: RunningCompany, da
 
 def test_a_rest_worker_is_found_again_after_the_chief_was_killed(alone: RunningCompany, data: Path, tmp_path: Path) -> None:
     start_ours(alone, "r1", str(alone.client.create_token("worker")["token"]))
-    job_id = alone.client.submit(write_package(tmp_path / "p", SLOW, merge=MERGE_COUNT), data, params={"n": 200}).id
+    job_id = alone.client.submit(write_package(tmp_path / "p", SLOW, merge=MERGE_COUNT), data, params={"n": 100}).id
     until(lambda: alone.client.job(job_id).view["fragments"]["done"] > 0, "something is done")
     alone.kill("chief")
     alone.start_chief()
     job = alone.client.job(job_id).wait(60)
     assert job.state == "done", job.view
-    assert value_of(job, tmp_path / "out") == 200
+    assert value_of(job, tmp_path / "out") == 100
 
 
 def test_strangers_stale_leases_and_leases_of_others_are_refused(alone: RunningCompany, data: Path, tmp_path: Path) -> None:
@@ -158,7 +163,6 @@ def test_strangers_stale_leases_and_leases_of_others_are_refused(alone: RunningC
         return status, json.loads(answer)
 
     _, first = join(token=token)
-    _, second = join(token=token)
     job = alone.client.submit(package, data, params={"n": 1})
     status, body = call(alone, "POST", "/api/v1/workers/next?wait=20", b"", bearer=first["token"])
     assert status == 200
@@ -166,6 +170,7 @@ def test_strangers_stale_leases_and_leases_of_others_are_refused(alone: RunningC
     run = m.Run.parse_untrusted(run_frame.header)
     assert m.JobIs.parse_untrusted(job_is.header).job == job.id
 
+    _, second = join(token=token)
     # nobody, a join token, another worker's name
     assert call(alone, "POST", "/upload/result-fragment", outcome(run.token, job.id, 0))[0] == 401
     assert call(alone, "POST", "/upload/result-fragment", outcome(run.token, job.id, 0), bearer=first["token"] + "x")[0] == 401

@@ -93,6 +93,19 @@ async def test_a_chief_with_another_key_learns_no_secret(tmp_path: Path) -> None
     assert chief.purposes == []
 
 
+async def test_a_worker_that_was_removed_ends_with_one_plain_error(tmp_path: Path) -> None:
+    chief = ScriptedChief(refuse=m.Refused("worker-removed", "you were removed", b""))
+    errors: list[Refusal] = []
+    async with serving(chief) as address:
+        settings = WorkerOptions(home=Home(tmp_path), name="w", rpc="off", handle_signals=False, token=token_of(chief, address))
+        try:
+            with trio.fail_after(20):
+                await run_worker(settings)
+        except Refusal as error:
+            errors.append(error)
+    assert [(e.code, e.text) for e in errors] == [("worker-removed", "you were removed")]
+
+
 async def test_a_worker_without_membership_or_token_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         await run_worker(WorkerOptions(home=Home(tmp_path), name="w", handle_signals=False))

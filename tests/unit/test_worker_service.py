@@ -270,7 +270,7 @@ async def test_a_missing_requirement_blocks_the_job_by_name(tmp_path: Path) -> N
         await chief.give_job(package("def process(f): return f\n", requirements="no-such-distribution>=2"))
         blocked = (await chief.wait_for(m.JobBlocked)).message
         assert isinstance(blocked, m.JobBlocked)
-        assert blocked.code_word == "requirement-missing" and "no-such-distribution" in blocked.text
+        assert blocked.code_word == "requirements-not-allowed" and "no-such-distribution" in blocked.text
 
 
 async def test_a_batch_ahead_can_be_recalled_and_a_running_one_cannot(tmp_path: Path) -> None:

@@ -239,3 +239,18 @@ def test_no_sequence_of_events_breaks_an_invariant_or_loses_a_lease(seed: int) -
         taken |= {t for t, *_ in driver.machine.held()}
     held_now = {t for t, *_ in driver.machine.held()}
     assert taken - forgotten == held_now, f"seed {seed}"
+
+
+def test_the_worker_and_the_chief_digest_the_same_input_alike() -> None:
+    import numpy as np
+
+    from company.chief.digests import range_digest
+    from company.worker.batch import Batch
+
+    sizes = np.array([3, 0, 2, 4], dtype="<u4")
+    body = b"abcdefghi"
+    blob = (1, 9_000_000, b"d" * 32)  # the second one is large: its bytes are elsewhere
+    batch = Batch(token=1, slot=0, job="j", first=10, count=4, attempt=0, sizes=sizes, body=body, blobs=(blob,))
+    assert batch.input_digest(10, 4) == range_digest(sizes, [body, blob[2]])
+    assert batch.input_digest(12, 2) == range_digest(sizes[2:], [body[3:]])
+    assert batch.input_digest(11, 1) == range_digest(sizes[1:2], [b"", blob[2]])

@@ -16,7 +16,7 @@ from company.chief.api.replies import json_reply, list_reply
 from company.chief.api.results import fragment_of
 from company.chief.facade import Refused
 from p2p.base.frames import MAX_BODY_BYTES, MAX_HEADER_BYTES
-from p2p.net.http_types import Response
+from p2p.net.http_types import FileSlice, Response
 
 ACTIONS: Final = ("pause", "resume", "drain", "quarantine", "release")
 MAX_WAIT_S: Final = 60
@@ -95,6 +95,18 @@ async def processor(call: Call) -> Response:
     return Response(200, {"Cache-Control": "private, max-age=31536000, immutable"}, data, _BYTES)
 
 
+async def wheel_list(call: Call) -> Response:
+    """The signed list of the wheels that a job requires, as a frame."""
+    return Response(200, {"Cache-Control": "no-store"}, await call.chief.rest_wheels(call.by.id, call.arg("job")), _BYTES)
+
+
+async def wheel(call: Call) -> Response:
+    """One wheel of that list."""
+    stored = await call.chief.rest_wheel(call.by.id, call.arg("job"), call.arg("digest"))
+    headers = {"Cache-Control": "private, max-age=31536000, immutable", "Content-Length": str(stored.size)}
+    return Response(200, headers, FileSlice(stored.path, 0, stored.size), _BYTES)
+
+
 def worker_endpoints() -> list[Endpoint]:
     """What workers have, seen from outside, and what they call."""
     one = "/api/v1/workers/{id}"
@@ -161,6 +173,24 @@ def worker_endpoints() -> list[Endpoint]:
             need="worker",
             tag="fragments",
             summary="Processor archive",
+            answer=_BYTES,
+        ),
+        Endpoint(
+            method="GET",
+            pattern="/wheels/{job}",
+            handler=wheel_list,
+            need="worker",
+            tag="fragments",
+            summary="Signed list of the wheels that a job requires",
+            answer=_BYTES,
+        ),
+        Endpoint(
+            method="GET",
+            pattern="/wheels/{job}/{digest}",
+            handler=wheel,
+            need="worker",
+            tag="fragments",
+            summary="One of these wheels",
             answer=_BYTES,
         ),
     ]

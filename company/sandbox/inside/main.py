@@ -180,8 +180,7 @@ def _process(runner: process.Runner, pipe: Pipe, sink: Sink) -> None:
         if header[0] == wire.END:
             return
         if header[0] == wire.RUN:
-            runner.run(header, sizes, body)
-            sink.flush()
+            runner.run(header, sizes, body, before_end=sink.flush)
 
 
 def _cut(sizes: Iterable[int], body: memoryview) -> list[bytes]:

@@ -50,8 +50,8 @@ class Runner:
         self._ends: list[int] = []
         self._failed: list[int] = []
 
-    def run(self, header: list[Any], sizes: array[int], body: memoryview) -> None:
-        """Run one batch (a RUN frame) and send its OUTCOMEs."""
+    def run(self, header: list[Any], sizes: array[int], body: memoryview, *, before_end: Callable[[], None] = lambda: None) -> None:
+        """Run one batch (a RUN frame) and send its OUTCOMEs. ``before_end``: sends what still belongs to this batch."""
         _, self._token, self._first, blobs = header
         first = self._first
         large = self._pipe.take_blobs()
@@ -70,6 +70,7 @@ class Runner:
             self._stretch(_Run(data, array("I", (min(len(data), _MAX_U32),))), first + offset, stop)
             at, position = offset + 1, end
         self._stretch(_Run(body[position:], sizes[at:]), first + at, stop)
+        before_end()
         self._flush(last=True)
         page[wire.PAGE_IN_USER] = 0
 
