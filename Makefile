@@ -2,9 +2,10 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p >/dev/null 2>&1 && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# -qq: errors only; warnings about a machine's own package sources say nothing about this project
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: demo test fast lint bench chaos clean lock pictures
+.PHONY: demo test fast lint bench clean lock
 
 demo: $(VENV)/.run
 	@$(BIN)/company demo
@@ -30,7 +31,7 @@ $(VENV)/.run: requirements/build.txt requirements/run.txt pyproject.toml | $(VEN
 	@echo "installing what is needed to run into $(VENV) (locked by hash) ..."
 	@$(PIP) install --require-hashes -r requirements/build.txt
 	@$(PIP) install --require-hashes --no-deps -r requirements/run.txt
-	@$(PIP) install --no-deps --no-build-isolation -e . 2>/dev/null || $(PIP) install --no-deps --no-build-isolation -e .
+	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run requirements/test.txt

@@ -39,7 +39,7 @@ def main(out: Path = DEFAULT_OUT) -> int:
         count_words(company, examples / "wordcount", out)
         draw_picture(company, examples / "raytracer", out)
     say(f"Stopped and tidied up; all in all {format_duration(time.monotonic() - began)}.")
-    say("Next, by hand: company start, then docs/quick-start.md")
+    say("Next, by hand: the quick start in README.md.")
     return 0
 
 

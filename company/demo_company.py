@@ -128,8 +128,8 @@ class DemoCompany:
 
     def _print_logs(self) -> None:
         for name in self._processes:
-            lines = self._log(name).read_text("utf-8", "replace").splitlines()
-            print(f"---- last lines of {name} ----\n" + "\n".join(lines[-LOG_LINES:]), file=sys.stderr, flush=True)
+            lines = self._log(name).read_text("utf-8", "replace").splitlines()[-LOG_LINES:] or ["(it said nothing)"]
+            print(f"---- last lines of {name} ----\n" + "\n".join(lines), file=sys.stderr, flush=True)
 
 
 def _short(argument: str) -> str:

@@ -150,6 +150,7 @@ _BY_CODE: Final[Mapping[str, type[CompanyError]]] = {
     "job-failed": JobFailed,
     "job-cancelled": JobCancelled,
     "result-not-ready": NotReadyError,
+    "home-in-use": ConflictError,
     "digest-mismatch": IntegrityError,
     "checksum-mismatch": IntegrityError,
     "storage-full": LimitError,

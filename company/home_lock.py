@@ -78,17 +78,22 @@ def holder_pid(tree: Path) -> int | None:
 
 
 def process_start(pid: int) -> str | None:
-    """A text that differs between two processes with the same pid, or None when there is no such process."""
+    """A text that differs between two processes with the same pid, or None when there is no such process.
+
+    One that has ended and that nobody has reaped yet is none: where the init process reaps late, it may lie there for long.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()  # field 22: ticks since boot; no clock in it
+            fields = file.read().rpartition(b")")[2].split()
+            return None if fields[0] in (b"Z", b"X") else fields[19].decode()  # fields 3 and 22: state, ticks since boot; no clock in it
     except FileNotFoundError:
         if os.path.isdir("/proc/self"):
             return None
     import psutil
 
     try:
-        return str(round(psutil.Process(pid).create_time()))
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else str(round(process.create_time()))
     except psutil.NoSuchProcess:
         return None
 

@@ -99,7 +99,8 @@ async def _chief(home: Home, options: dict[str, Any]) -> None:
         })  # fmt: skip
         count = own_slots(options.get("workers", 0))
         if count:
-            nursery.start_soon(keep_own_worker, home, await chief.gate.local_token("worker"), count, options)
+            token = await chief.gate.local_token("worker")
+            nursery.start_soon(keep_own_worker, home, token, chief.addresses.for_tokens(), count, options)
         if not is_loopback(host):  # a machine that may join is likely to ask
             nursery.start_soon(wheels.build_soon)
         announce(chief, options, owner, page)

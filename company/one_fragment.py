@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,13 @@ def try_fragment(
     async def main() -> FragmentOutcome:
         with tempfile.TemporaryDirectory(prefix="company-fragment-") as name:
             folder = Path(name)
-            async with Sandbox.open(home=folder, stage=(folder,), allow_none=allow_none) as sandbox:
-                child = await sandbox.start(Profile(role="process", memory_bytes=memory_bytes or info.memory_bytes))
+            site = environment_of(info.requirements, folder)
+            async with Sandbox.open(home=folder, stage=(site.parent,) if site else (), allow_none=allow_none) as sandbox:
+                child = await sandbox.start(Profile(role="process", memory_bytes=memory_bytes or info.memory_bytes, site=site))
+                options = {"preview_bytes": 2000, "entry": info.entry.removeprefix("processor/")}
+                talk = _Talk(child, fragment, BlobSpool(folder))
                 try:
-                    return await _in_child(child, files, raw_input, params, fragment, time_limit_s or info.time_limit_s, folder)
+                    return await _in_child(talk, files, encode_value(dict(params)), raw_input, options, time_limit_s or info.time_limit_s)
                 finally:
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
                         await child.aclose()
@@ -90,11 +93,29 @@ def try_fragment(
         raise error from None
 
 
+def environment_of(requirements: Sequence[str], folder: Path) -> Path | None:
+    """A folder below ``folder`` with what a package requires, made of what is installed here; nil when a bare sandbox will do. Blocks.
+
+    Raises `Unavailable` requirement-missing, wheel-not-repackable or environment-failed; `PeerError` bad-requirement.
+    """
+    from company.requirements import build_environment, collect_wheels
+    from company.wheel_list import beyond_curated
+
+    wanted = beyond_curated(requirements)
+    if not wanted:
+        return None
+    wheels, target = folder / "wheels", folder / "environments"
+    wheels.mkdir(mode=0o700)
+    target.mkdir(mode=0o755)  # its children have other users
+    collect_wheels(wanted, wheels)
+    return build_environment(wheels, wanted, target)
+
+
 async def _in_child(
-    child: Child, files: Mapping[str, bytes], raw: bytes, params: Mapping[str, Any], fragment: int, time_limit_s: float, folder: Path
+    talk: _Talk, files: Mapping[str, bytes], params: bytes, raw: bytes, options: Mapping[str, Any], time_limit_s: float
 ) -> FragmentOutcome:
     processor = {p: c for p, c in files.items() if p.startswith("processor/") or p == "package.toml"}
-    talk = _Talk(child, fragment, BlobSpool(folder))
+    child, fragment = talk.child, talk.fragment
     outcome: FragmentOutcome | None = None
     async with trio.open_nursery() as nursery:
 
@@ -103,7 +124,7 @@ async def _in_child(
 
         nursery.start_soon(watch)
         try:
-            await child.load(role="process", params=encode_value(dict(params)), files=processor, options={"preview_bytes": 2000})
+            await child.load(role="process", params=params, files=processor, options=options)
             await talk.send(raw)
             outcome = await talk.read()
         except ChildFailed as failed:
@@ -120,22 +141,22 @@ class _Talk:
     """One RUN and its answers."""
 
     def __init__(self, child: Child, fragment: int, spool: BlobSpool) -> None:
-        self._child = child
-        self._fragment = fragment
+        self.child = child
+        self.fragment = fragment
         self._spool = spool
         self._artifacts: list[str] = []
 
     async def send(self, raw: bytes) -> None:
         if len(raw) > wire.INLINE_BYTES:
-            await self._child.send_blob(0, raw)
-            await self._child.send([wire.RUN, TOKEN, self._fragment, [[0, len(raw)]]], np.zeros(1, dtype="<u4"), b"")
+            await self.child.send_blob(0, raw)
+            await self.child.send([wire.RUN, TOKEN, self.fragment, [[0, len(raw)]]], np.zeros(1, dtype="<u4"), b"")
         else:
-            await self._child.send([wire.RUN, TOKEN, self._fragment, []], _one(len(raw)), raw)
+            await self.child.send([wire.RUN, TOKEN, self.fragment, []], _one(len(raw)), raw)
 
     async def read(self) -> FragmentOutcome:
         logs: list[tuple[int, bytes]] = []
         while True:
-            frame = await self._child.receive()
+            frame = await self.child.receive()
             match frame.header[0]:
                 case wire.CHUNK:
                     self._spool.add_untrusted(frame)
@@ -153,11 +174,11 @@ class _Talk:
         large = self._spool.take(frame.header[9])
         raw = large[0].path.read_bytes() if large else bytes(item)
         if status[0] == wire.STATUS_OK:
-            return FragmentOutcome(self._fragment, raw, logs=logs, artifacts=tuple(self._artifacts))
+            return FragmentOutcome(self.fragment, raw, logs=logs, artifacts=tuple(self._artifacts))
         said = decode_value_untrusted(raw)
         texts = {k: str(said.get(k, "")) for k in ("type", "message", "traceback", "preview")} if isinstance(said, dict) else {}
         return FragmentOutcome(
-            self._fragment, None, "raised", texts.get("type", ""), texts.get("message", ""), texts.get("traceback", ""),
+            self.fragment, None, "raised", texts.get("type", ""), texts.get("message", ""), texts.get("traceback", ""),
             texts.get("preview", ""), logs, tuple(self._artifacts),
         )  # fmt: skip
 

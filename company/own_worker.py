@@ -11,7 +11,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -19,6 +20,8 @@ import trio
 
 from company.home_lock import holder_pid
 from company.paths import Home
+from company.worker.options import load_membership, save_membership
+from p2p.base.errors import UsageError
 
 NAME = "local"
 RESTART_S = 2.0
@@ -28,27 +31,71 @@ POLL_S = 1.0  # where the system has no pidfd
 _log = logging.getLogger("company.node")
 
 
-async def keep_own_worker(home: Home, token: str, slots: int, options: Mapping[str, Any]) -> None:
-    """Keep one worker of this home alive until cancelled, then end it."""
+async def keep_own_worker(home: Home, token: str, addresses: Sequence[str], slots: int, options: Mapping[str, Any]) -> None:
+    """Keep one worker of this home alive until cancelled, then end it. ``addresses``: where this chief is dialled now."""
+    command = command_of(home, slots, options)
     while True:
         pid = holder_pid(home.worker(NAME).root)
-        if pid is not None:
+        if pid is not None and _command_line(pid) == command and _dials(home) == tuple(addresses):
             _log.info("taking over the worker of before (process %d)", pid)
             await _watch(pid, None)
         else:
-            process = _start(home, token, slots, options)
+            if pid is not None:  # it was started with other options, or waits at an address that is none any more
+                await _end_other(pid)
+            _move(home, addresses)
+            process = _start(command, token)
             await _watch(process.pid, process)
             _log.warning("the chief's own worker ended with %s; starting it again", process.wait())
         await trio.sleep(RESTART_S)
 
 
-def _start(home: Home, token: str, slots: int, options: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+def _dials(home: Home) -> tuple[str, ...]:
+    """Where the worker of before looks for its chief."""
+    try:
+        known = load_membership(home.worker(NAME).root)
+    except UsageError:
+        return ()
+    return known.addresses if known is not None else ()
+
+
+def _move(home: Home, addresses: Sequence[str]) -> None:
+    """Tell the worker's memory that its chief listens elsewhere now; a token is of no use to a worker that has joined."""
+    try:
+        known = load_membership(home.worker(NAME).root)
+    except UsageError:
+        return  # the worker itself says what is wrong with it
+    if known is not None and known.addresses != tuple(addresses):
+        save_membership(home.worker(NAME).root, replace(known, addresses=tuple(addresses)))
+
+
+async def _end_other(pid: int) -> None:
+    descriptor = _open(pid)
+    try:
+        await _end(pid, descriptor)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def command_of(home: Home, slots: int, options: Mapping[str, Any]) -> list[str]:
+    """The command line of a chief's own worker."""
     arguments = [sys.executable, "-m", "company", "worker", "join", "--home", str(home.root), "--name", NAME, "--slots", str(slots)]
     arguments += ["--token-file", "-"]
     if options.get("sandbox") == "none":
         arguments += ["--sandbox", "none", "--i-understand"]
+    return arguments
+
+
+def _command_line(pid: int) -> list[str]:
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return []
+
+
+def _start(command: Sequence[str], token: str) -> subprocess.Popen[bytes]:
     # a session of its own, so that Ctrl-C reaches the chief alone, which then ends its worker in order
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(token.encode() + b"\n")
@@ -58,12 +105,7 @@ def _start(home: Home, token: str, slots: int, options: Mapping[str, Any]) -> su
 
 async def _watch(pid: int, process: subprocess.Popen[bytes] | None) -> None:
     """Return when it has ended; when cancelled, end it."""
-    try:
-        descriptor: int | None = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    except (AttributeError, OSError):
-        descriptor = None
+    descriptor = _open(pid)
     try:
         await _wait_ended(pid, descriptor)
     except BaseException:
@@ -77,14 +119,23 @@ async def _watch(pid: int, process: subprocess.Popen[bytes] | None) -> None:
             process.wait()
 
 
+def _open(pid: int) -> int | None:
+    """A handle that stays this process's whoever gets its number later; nil where the system has none, or the process ended."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
 async def _wait_ended(pid: int, descriptor: int | None) -> None:
     if descriptor is not None:
         await trio.lowlevel.wait_readable(descriptor)
         return
-    while True:
-        await trio.sleep(POLL_S)
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while True:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return
+            await trio.sleep(POLL_S)
 
 
 async def _end(pid: int, descriptor: int | None) -> None:

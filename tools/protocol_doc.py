@@ -67,6 +67,9 @@ ROUTES: Mapping[type[Message], tuple[str, str]] = {
     messages.BlobPart: (BOTH + ", bulk", "–"),
     messages.BlobPut: (UP + ", bulk", "`BlobKept` after the last part; refused: `stale-token`"),
     messages.BlobKept: (DOWN + ", bulk", "–"),
+    messages.WheelsGet: (UP + ", bulk", "`WheelsAre`; refused: see docs/reasons.md#packages"),
+    messages.WheelsAre: (DOWN + ", bulk", "the worker checks the signature before it reads the list"),
+    messages.WheelGet: (UP + ", bulk", "`BlobPart`s; the worker compares the digest"),
 }
 _VALUES = (
     ("_TUPLE", "tuple", "the items as an array"),

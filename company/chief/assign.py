@@ -56,11 +56,9 @@ class Assigner:
         if not slots.changed and not books.stirred:
             return []
         effects: list[ev.Effect] = []
-        ready = [j for j in books.active.values() if not j.paused and j.has_work]
-        if ready:
+        self._rank(now)
+        if self._ranked:
             self._others.clear()
-            books.share.note_active({j.spec.owner for j in ready})
-            self._rank(ready, now)
             self._has_filled = True
             while self._has_filled:  # a round of `--matching seed` fills queues of slots that were passed already
                 self._has_filled = False
@@ -77,14 +75,16 @@ class Assigner:
             del self._last[slot]
 
     # ---- order ---------------------------------------------------------------------------------------------------------
-    def _rank(self, ready: list[JobRun], now: Monotonic) -> None:
-        """Sort each user's jobs."""
+    def _rank(self, now: Monotonic) -> None:
+        """Sort each user's jobs that have something to hand out."""
         if now - self._ranked_at < RANK_EVERY_S and not self._books.stirred:
             return
         self._ranked_at = now
         self._ranked = {}
-        for job in ready:
-            self._ranked.setdefault(job.spec.owner, []).append(job)
+        for job in self._books.active.values():
+            if job.is_open and job.has_work:
+                self._ranked.setdefault(job.spec.owner, []).append(job)
+        self._books.share.note_active(self._ranked)
         for jobs in self._ranked.values():
             if len(jobs) > 1:
                 jobs.sort(key=lambda j: own_rank(queued(j), now))
@@ -110,14 +110,16 @@ class Assigner:
         books = self._books
         only = None if slot in books.slots.changed else books.stirred
         worker = books.slots.workers[slot[0]]
+        if depth and not self._is_short(slot, worker, now):
+            return None
         users = sorted(self._ranked, key=lambda u: books.share.rank(u, now)) if len(self._ranked) > 1 else list(self._ranked)
-        order = [job for user in users for job in self._ranked[user]]
+        order = self._ranked[users[0]] if len(users) == 1 else [job for user in users for job in self._ranked[user]]
         if len(order) > 1:
             order = self._stay(slot, order, now)
         for job in order:
             if not (job.is_open and job.has_work) or (only is not None and job.id not in only):
                 continue
-            if not books.is_able(job, worker) or (depth and not self._is_short(job, worker)):
+            if not books.is_able(job, worker):
                 continue
             batch, is_fixed = self._batch_for(job, slot, worker, depth)
             if batch is not None:
@@ -128,7 +130,7 @@ class Assigner:
         """Move the job that this slot has a warm child for to the front, unless it has had its moment or is outranked."""
         job_id, since = self._last.get(slot, ("", now))
         job = self._books.active.get(job_id)
-        if job is None or now - since >= STICK_S or job not in order or not job.has_work:
+        if job is None or order[0] is job or now - since >= STICK_S or not (job.is_open and job.has_work) or job not in order:
             return order
         for other in order:
             if other is job or not other.has_work:
@@ -138,10 +140,16 @@ class Assigner:
                 return order
         return [job, *(j for j in order if j is not job)]
 
-    def _is_short(self, job: JobRun, worker: WorkerRun) -> bool:
-        """Whether the job's next batch is so short that waiting behind another one costs nothing."""
-        usual = job.model.us_per_fragment
-        return usual is not None and usual / worker.speed <= AHEAD_MAX_US and not len(job.again)
+    def _is_short(self, slot: SlotKey, worker: WorkerRun, now: Monotonic) -> bool:
+        """Whether what the slot runs is known to end soon: then a batch may wait behind it, whatever that one is."""
+        books = self._books
+        running = books.leases.running(slot)
+        job = None if running is None else books.active.get(running.job)
+        if running is None or job is None or running.running_since is None:
+            return False
+        batch = books.notes[running.token].batch
+        usual = job.model.predict_us(batch.count, batch.size_bytes, batch.cost)
+        return usual is not None and max(usual / worker.speed, (now - running.running_since) * 1e6) <= AHEAD_MAX_US
 
     def _batch_for(self, job: JobRun, slot: SlotKey, worker: WorkerRun, depth: int) -> tuple[Batch | None, bool]:
         """A batch, and whether it is meant for this very slot."""

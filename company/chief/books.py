@@ -65,6 +65,7 @@ class Books:
         self.stirred: set[str] = set()  # jobs with new work since the assigner last looked
         self.touched: set[str] = set()  # jobs that may be complete
         self.is_line_moved = False
+        self.fencing: set[str] = set()  # active jobs under --failure seed-z4
         self._able: dict[tuple[str, str], bool] = {}
 
     # ---- jobs ----------------------------------------------------------------------------------------------------------
@@ -81,6 +82,10 @@ class Books:
             self.active[job.id] = job
         else:
             self.active.pop(job.id, None)
+        if job.is_active and job.slowness.fences:
+            self.fencing.add(job.id)
+        else:
+            self.fencing.discard(job.id)
         if job.phase == "queued" and not job.paused:
             self.line.put(job)
         else:

@@ -19,6 +19,7 @@ from company.chief import events as ev
 from company.chief.commit import Committer, Op, Piece
 from company.chief.digests import range_digest
 from company.chief.leases import COUNTER_BITS
+from company.chief.logs import tails_untrusted
 from company.chief.merging import Merging
 from company.chief.outcome_cut import Cut, Raised
 from company.chief.runtime import JobRuntime
@@ -105,6 +106,8 @@ class Engine:
             ok=ok, raised=cut.raised, run_us=message.run_us, is_whole_only=is_whole_only,
         )  # fmt: skip
         details = {d.index: d for d in cut.details(message.first)} if cut.raised else {}
+        # a fragment that failed alone has no result, and so no row that would name its part of the log
+        tails = tails_untrusted(cut.logs, set(details)) if details else {}
         if runtime is not None:
             runtime.cpu_us += message.cpu_us
             runtime.peak_bytes = max(runtime.peak_bytes, message.peak_bytes)
@@ -118,7 +121,7 @@ class Engine:
                 case ev.Refuse():
                     refused = True
                 case ev.KeepFailure() if runtime is not None:
-                    ops += self._failure_ops(effect, runtime, details.get(effect.index))
+                    ops += self._failure_ops(effect, runtime, details.get(effect.index), tails.get(effect.index, b""))
                 case _:
                     self._perform(effect)
         if pieces or ops:
@@ -243,13 +246,15 @@ class Engine:
             )  # fmt: skip
         return pieces
 
-    def _failure_ops(self, effect: ev.KeepFailure, runtime: JobRuntime, detail: Raised | Died | None) -> list[Op]:
+    def _failure_ops(self, effect: ev.KeepFailure, runtime: JobRuntime, detail: Raised | Died | None, tail: bytes = b"") -> list[Op]:
         row = FailureRow(
             job=effect.job, fragment=effect.index, tries=effect.tries, infra_tries=effect.infra_tries, final=effect.final,
             cause=effect.cause, worker=effect.worker, at=time.time(),
         )  # fmt: skip
         if isinstance(detail, Raised):
-            row = replace(row, exc_type=detail.exc_type, message=detail.message, traceback=detail.traceback, preview=detail.preview)
+            row = replace(
+                row, exc_type=detail.exc_type, message=detail.message, traceback=detail.traceback, preview=detail.preview, log_tail=tail
+            )
         elif detail is not None:
             said = detail.message
             row = replace(

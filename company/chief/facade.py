@@ -71,6 +71,7 @@ class Chief(Protocol):
     async def revoke_token(self, token_id: str) -> None: ...
     async def create_login(self, by: Principal) -> str: ...  # one-time secret, valid 10 min
     async def use_login(self, secret: str) -> tuple[str, Principal]: ...  # session token
+    async def end_session(self, session: str) -> None: ...  # logging out; what is no session is left alone
 
     # -- packages and datasets; ``chunks`` yields bytes, is read once, and its size is bounded by the limits
     async def add_package(

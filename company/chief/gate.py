@@ -156,6 +156,13 @@ class Gate:
         await self._save(replace(row, uses_left=0, last_used=time.time()))
         return SESSION_PREFIX + await self._pair("session", principal, SESSION_TTL_S, uses=None), principal
 
+    async def end_session(self, session: str) -> None:
+        """Make a session token worthless, wherever copies of it are; an access token in its place stays valid."""
+        if session.startswith(SESSION_PREFIX):
+            text = session.removeprefix(SESSION_PREFIX)
+            self._check_pair(text, "session")
+            await self.revoke_token(text.partition(".")[0])
+
     async def _pair(self, kind: str, by: Principal, ttl_s: float, *, uses: int | None) -> str:
         token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(24)
         now = time.time()

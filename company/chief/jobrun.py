@@ -29,7 +29,7 @@ ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 AGAIN_LOOK = 65_536  # fragments of a range to run again that are offered to the batcher at once
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class JobRun:
     """The live part of a job."""
 
@@ -116,7 +116,7 @@ class JobRun:
     @property
     def is_open(self) -> bool:
         """Whether its work may be handed out."""
-        return self.is_active and not self.paused
+        return not self.paused and self.phase in ("splitting", "running")
 
     @property
     def settled(self) -> int:
@@ -152,7 +152,7 @@ class JobRun:
 
     @property
     def has_work(self) -> bool:
-        return len(self.again) > 0 or self.pending.count > 0 or (self.seeding is not None and self.seeding.held > 0)
+        return self.pending.count > 0 or len(self.again) > 0 or (self.seeding is not None and self.seeding.held > 0)
 
     # ---- work ----------------------------------------------------------------------------------------------------------
     def add_fragments(self, first: int, sizes: Sizes, costs: list[float] | None) -> None:
@@ -171,7 +171,8 @@ class JobRun:
 
     def unsettled(self, first: int, count: int) -> list[Range]:
         """The parts of a range that have neither a result nor a final failure."""
-        return [part for a, n in self.done.missing(first, count) for part in self.dead.missing(a, n)]
+        missing = self.done.missing(first, count)
+        return [part for a, n in missing for part in self.dead.missing(a, n)] if self.dead else missing
 
     def next_batch(self, slots: int, speed: float, is_fit: Callable[[Batch], bool], at_most: int | None = None) -> Batch | None:
         """What to send next to a slot of this ``speed``: fragments to try again before new ones.

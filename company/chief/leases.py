@@ -171,6 +171,11 @@ class LeaseTable:
         """The slot's leases, the running one first."""
         return tuple(self._leases[token] for token in self._slots.get(slot, ()))
 
+    def running(self, slot: SlotKey) -> Lease | None:
+        """What this slot runs."""
+        queue = self._slots.get(slot)
+        return self._leases[queue[0]] if queue else None
+
     def of_worker(self, worker: str) -> tuple[Lease, ...]:
         """The worker's leases, oldest token first."""
         return tuple(self._leases[token] for token in sorted(self._workers.get(worker, ())))

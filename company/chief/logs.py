@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,6 +153,19 @@ def parse_log_untrusted(payload: bytes | memoryview) -> list[tuple[int, int, byt
     except Exception as error:  # noqa: BLE001 - msgpack raises a wide set; all of it is the sender's fault
         raise MalformedMessage(f"log block cannot be decoded: {type(error).__name__}") from None
     return found
+
+
+def tails_untrusted(payload: bytes | memoryview, fragments: Collection[int], *, max_bytes: int = 8192) -> dict[int, bytes]:
+    """The last bytes that each of ``fragments`` printed in a block; empty for a block that cannot be read. Never raises."""
+    tails: dict[int, bytes] = {}
+    try:
+        entries = parse_log_untrusted(payload)
+    except MalformedMessage:
+        return tails
+    for index, _, data in entries:
+        if index in fragments:
+            tails[index] = (tails.get(index, b"") + data)[-max_bytes:]
+    return tails
 
 
 def _entries_at(block: bytes, offset: int) -> list[LogEntry]:

@@ -210,7 +210,7 @@ class Presence:
     def next_deadline(self) -> Monotonic | None:
         """When a grace, a rest, a hold or a kick is over."""
         books = self._books
-        times = [until for job in books.active.values() for until in job.kicked.values()]
+        times = [until for name in books.fencing for until in books.jobs[name].kicked.values()]
         for at in (books.slots.next_deadline(), books.hold_until):
             if at is not None:
                 times.append(at)

@@ -125,11 +125,8 @@ class ChiefService:
     def _needs_you(self) -> list[views.ReasonView]:
         found: list[views.ReasonView] = []
         if not self.fleet.list_workers():
-            found.append(
-                views.ReasonView(
-                    code="no-workers", text="No worker has joined yet.", actions=[{"label": "add one", "cli": "company token create --role worker"}]
-                )
-            )
+            add = {"label": "add one", "cli": "company token create --role worker", "href": "/workers#add"}
+            found.append(views.ReasonView(code="no-workers", text="No worker has joined yet.", actions=[add]))
         for view in self.desk.list_jobs(state="failed", limit=3, offset=0)[0]:
             text = f"{view.name} ({view.id}) failed: {view.reason.text if view.reason else ''}"
             found.append(views.ReasonView(code="job-failed", text=text, actions=[{"label": "look", "cli": f"company explain {view.id}", "href": f"/jobs/{view.id}"}]))
@@ -164,6 +161,9 @@ class ChiefService:
 
     async def use_login(self, secret: str) -> tuple[str, Principal]:
         return await self.gate.use_login(secret)
+
+    async def end_session(self, session: str) -> None:
+        await self.gate.end_session(session)
 
     # ---- packages and datasets --------------------------------------------------------------------------------------------
     async def add_package(

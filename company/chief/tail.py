@@ -39,7 +39,7 @@ class Tail:
         """Something happened: look soon, if there is anything to look after."""
         books = self._books
         if self._due is None or self._due > self._looked_at + LOOK_EVERY_S:
-            has_tail = bool(books.slots.idle) or any(j.slowness.fences for j in books.active.values())
+            has_tail = bool(books.slots.idle or books.fencing)
             self._due = Monotonic(self._looked_at + LOOK_EVERY_S) if has_tail and len(books.leases) else None
 
     def look(self, now: Monotonic) -> list[ev.Effect]:
@@ -67,7 +67,7 @@ class Tail:
                 late.append((due, lease.token))
         for _, token in sorted(late):
             effects += self._act(token, free, now)
-        if times and (free or any(j.slowness.fences for j in books.active.values())):
+        if times and (free or books.fencing):
             self._due = Monotonic(max(min(times), now + LOOK_EVERY_S))
         return effects
 

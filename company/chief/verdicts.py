@@ -55,7 +55,7 @@ class Verdicts:
             effects += self._failed(job, lease, batch, index, "raised", now)
             if job.id not in books.jobs:
                 return effects
-        if accepted and job.doubled.intersection(event.first, event.count):
+        if accepted and job.doubled and job.doubled.intersection(event.first, event.count):
             effects += self._end_copies(job, lease, now)
         books.leases.complete(event.token, event.first, event.count)
         if event.last:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import select
 import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
@@ -164,6 +165,8 @@ class Transport:
 
     def _once(self, method: str, target: str, body: Body, headers: dict[str, str], timeout_s: float | None) -> Answer:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        if self._kept is not None and _is_stale(self._kept):
+            self.close()
         connection = self._kept or self._connect(timeout_s)
         self._kept = connection
         if connection.sock is not None:
@@ -200,6 +203,15 @@ class Transport:
         else:
             code, text, hint = "connection-lost", f"the connection to {url} was lost: {error or type(error).__name__}", "try again"
         return ChiefUnreachable(code, text, hint=hint, url=url)
+
+
+def _is_stale(connection: http.client.HTTPConnection) -> bool:
+    """Whether a kept connection has something to read before it was asked: that is its end. Asked first, since a POST must not be sent twice."""
+    if connection.sock is None:
+        return False
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN | select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(0))
 
 
 def path_of(*parts: str | int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from company.chief.logs import tails_untrusted
 from company.chief.merger import MergeChild, MergeError, MergePlan, MergeResult
 from company.chief.outcome_cut import Cut, Raised, cut_outcome_untrusted
 from company.chief.retries import MaxFails
@@ -55,6 +56,7 @@ class Plan:
     tries: int
     time_limit_s: float
     memory_bytes: int
+    site: Path | None = None  # what the package requires
 
 
 @dataclass(slots=True)
@@ -117,8 +119,9 @@ class LocalEngine:
         # one map for all children of the run: the processor alone, as workers get it
         files = {p: c for p, c in plan.files.items() if p.startswith("processor/") or p == "package.toml"}
         self._spec = JobSpec(
-            job=JOB, params=plan.params, files=files, time_limit_s=plan.time_limit_s, memory_bytes=plan.memory_bytes
-        )
+            job=JOB, params=plan.params, files=files, time_limit_s=plan.time_limit_s, memory_bytes=plan.memory_bytes,
+            options={"entry": plan.info.entry.removeprefix("processor/")}, site=plan.site,
+        )  # fmt: skip
 
     async def run(self) -> Ended:
         """Do it all."""
@@ -148,7 +151,7 @@ class LocalEngine:
         output.mkdir()
         return MergePlan(
             job=JOB, files=self._plan.files, params=self._plan.params, memory_bytes=self._plan.memory_bytes, output=output,
-            output_max_bytes=OUTPUT_MAX_BYTES, result_dir=result,
+            output_max_bytes=OUTPUT_MAX_BYTES, result_dir=result, site=self._plan.site,
         )  # fmt: skip
 
     def _ended(self, merged: MergeResult | MergeError | None) -> Ended:
@@ -174,7 +177,7 @@ class LocalEngine:
         spool = plan.folder / "fragments"
         split_plan = SplitPlan(
             job=JOB, files=plan.files, params=plan.params, data=plan.data, data_name=plan.data_name, memory_bytes=plan.memory_bytes,
-            spool=spool,
+            spool=spool, site=plan.site,
         )  # fmt: skip
         try:
             ended = await run_split(self._sandbox, split_plan, on_count=self._counted, on_fragments=self._produced)
@@ -216,8 +219,9 @@ class LocalEngine:
         if self._progress is not None:
             total = self._queue.total if self._queue.total is not None else self._queue.expected
             self._progress(self._queue.done.total, total, self._queue.dead.total)
-        if self._plan.max_fails.is_exceeded(failed=self._queue.dead.total, total=self._queue.total):
-            self._stop("too-many-failed", f"{self._queue.dead.total} fragments failed for good; allowed are {_allowed(self._plan.max_fails)}")
+        failed = self._queue.dead.total
+        if self._plan.max_fails.is_exceeded(failed=failed, total=self._queue.total):
+            self._stop("too-many-failed", f"{failed} of the fragments failed for good; allowed are {_allowed(self._plan.max_fails)}.")
         elif self._queue.is_settled:
             self._settled.set()
 
@@ -258,12 +262,16 @@ class LocalEngine:
             self._queue.on_done(message.token, first, count)
             self._window.release(first, count)
         details = {d.index: d for d in cut.details(message.first)}
+        tails = tails_untrusted(cut.logs, set(details)) if details else {}
         for index in cut.raised:
             verdict = self._queue.on_failure(index, "raised")
             said = details.get(index) or Raised(index, "", "", "", "")
             self._note(
-                Failure(index, verdict.trouble.tries, verdict.final, "raised", said.exc_type, said.message, said.traceback, preview=said.preview)
-            )
+                Failure(
+                    index, verdict.trouble.tries, verdict.final, "raised", said.exc_type, said.message, said.traceback,
+                    log_tail=tails.get(index, b"").decode("utf-8", "replace"), preview=said.preview,
+                )
+            )  # fmt: skip
         self._queue.on_part(message.token, message.first, message.count, last=message.last, run_us=message.run_us)
         if message.last:
             self._let_go(message.token)

@@ -21,11 +21,12 @@ from company.client.download import unpack_untrusted
 from company.errors import JobFailed
 from company.local.engine import Ended, LocalEngine, Plan, Progress
 from company.local.results import Artifacts, LogFile
+from company.one_fragment import environment_of
 from company.package import check_package, check_params, read_package
 from company.requirements import missing
 from company.sandbox import Sandbox
 from p2p.base.codec import encode_value
-from p2p.base.errors import ParallelError, Unavailable, UsageError
+from p2p.base.errors import ParallelError, UsageError
 
 MAX_SHOWN_FAILURES = 100
 
@@ -45,9 +46,9 @@ def run_local(
     info = check_package(read.files, default_name=package.name, warnings=read.warnings)
     given = dict(params or {})
     check_params(info, given)
-    lacking = missing(info.requirements, info.python)
+    lacking = missing((), info.python)
     if lacking:
-        raise Unavailable(lacking[0].code, lacking[0].text, hint="; ".join(a.cli for a in lacking[0].actions[:1] if a.cli))
+        raise UsageError(lacking[0].code, lacking[0].text)
     if not data.exists():
         raise UsageError("no-such-path", f"{data} is not there")
     began = time.monotonic()
@@ -55,10 +56,12 @@ def run_local(
         folder = Path(os.path.realpath(name))
         for inside in ("data", "merge"):  # what children of another user see; the folder around them stays private
             (folder / inside).mkdir(mode=0o755)
+        readable = readable_data(data, folder / "data")
         plan = Plan(
-            files=read.files, info=info, params=encode_value(given), data=readable_data(data, folder / "data"), data_name=data.resolve().name,
-            folder=folder, slots=slots or len(os.sched_getaffinity(0)), max_fails=MaxFails.parse(max_fails), tries=tries,
+            files=read.files, info=info, params=encode_value(given), data=readable, data_name=data.resolve().name, folder=folder,
+            slots=slots or len(os.sched_getaffinity(0)), max_fails=MaxFails.parse(max_fails), tries=tries,
             time_limit_s=time_limit_s or info.time_limit_s, memory_bytes=memory_bytes or info.memory_bytes,
+            site=environment_of(info.requirements, folder),
         )  # fmt: skip
         logs, artifacts = LogFile(beside(out, ".log")), Artifacts(beside(out, ".artifacts"))
         try:
@@ -76,9 +79,7 @@ def run_local(
     return facts
 
 
-def _run(
-    plan: Plan, logs: LogFile, artifacts: Artifacts, progress: Callable[..., Any] | None, allow_none: bool
-) -> tuple[str, Ended]:
+def _run(plan: Plan, logs: LogFile, artifacts: Artifacts, progress: Callable[..., Any] | None, allow_none: bool) -> tuple[str, Ended]:
     with _interruptible() as interrupted:
         try:
             found = trio.run(_main, plan, logs, artifacts, progress, allow_none, interrupted)
@@ -90,12 +91,14 @@ def _run(
 
 
 async def _main(
-    plan: Plan, logs: LogFile, artifacts: Artifacts, progress: Progress | None, allow_none: bool, interrupted: Callable[[trio.CancelScope], None]
-) -> tuple[str, Ended] | None:
+    plan: Plan, logs: LogFile, artifacts: Artifacts, progress: Progress | None, allow_none: bool,
+    interrupted: Callable[[trio.CancelScope], None],
+) -> tuple[str, Ended] | None:  # fmt: skip
     """Nil when the user interrupted: everything is closed in order by then."""
     with trio.CancelScope() as scope:
         interrupted(scope)
-        stage = (plan.folder / "merge", plan.data if plan.data.is_dir() else plan.data.parent)
+        stage = [plan.folder / "merge", plan.data if plan.data.is_dir() else plan.data.parent]
+        stage += [plan.site.parent] if plan.site is not None else []
         async with Sandbox.open(home=plan.folder, stage=stage, allow_none=allow_none) as sandbox:
             return sandbox.rung, await LocalEngine(plan, sandbox, logs=logs, artifacts=artifacts, progress=progress).run()
     return None

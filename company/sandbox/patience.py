@@ -16,7 +16,7 @@ from typing import Any
 
 from company.sandbox import wire
 
-GRACE_S = 2.0  # between the page's verdict, which names the fragment, and this one
+GRACE_S = 1.0  # between the page's verdict, which names the fragment, and this one
 CHUNK_BYTES_PER_S = 20e6  # a large result on its way is progress at this speed,
 MAX_CHUNK_BYTES = 4 << 30  # up to the largest there may be
 MERGE_STEP = 256  # results that a merge takes at once, before its page tells of progress

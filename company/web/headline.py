@@ -44,8 +44,9 @@ def when_text(job: views.JobView) -> str:
             return ""
         low, high = format_duration(job.eta.low_s), format_duration(job.eta.high_s)
         return f"{low} left" if low == high else f"{low} to {high} left"
-    if job.finished and (job.started or job.created):
-        return f"{'took' if job.state == 'done' else 'ended after'} {format_duration(max(0.0, job.finished - (job.started or job.created)))}"
+    if job.finished:
+        spent = format_duration(max(0.0, job.finished - (job.started or job.created)))
+        return f"took {spent}" if job.state == "done" else f"ended after {spent}"
     return ""
 
 

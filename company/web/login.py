@@ -54,8 +54,9 @@ class LoginPages:
             return given
 
     async def log_out(self, call: Call) -> Response:
-        """End the session in this browser."""
+        """End the session, here and in every copy of its cookie."""
         await read_form(call)
+        await call.chief.end_session(call.auth.session(call.request))
         return redirect("/login", (call.auth.end_cookie(is_tls=call.request.is_tls),))
 
     def endpoints(self) -> list[Endpoint]:

@@ -176,7 +176,7 @@ class ChiefLink:
                 await channel.aclose()
 
     async def _resume(self, channel: Channel) -> m.Resumed:
-        await channel.send(m.Resume(self._port.worker_id(), self._port.held()), *machine_item(self._port.machine()))
+        await channel.send(m.Resume(self._port.worker_id(), self._port.held(), int(time.time())), *machine_item(self._port.machine()))
         with trio.move_on_after(ANSWER_DEADLINE_S):
             while True:
                 message, _ = await channel.receive()

@@ -6,6 +6,7 @@ import logging
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
@@ -25,15 +26,15 @@ from company.worker.children import Children
 from company.worker.core import WorkerCore
 from company.worker.dialling import Dialler
 from company.worker.environments import Environments, WheelSource
-from company.worker.joining import join
-from company.worker.link import ChiefLink
+from company.worker.joining import PATIENCE_S, join
+from company.worker.link import ChiefLink, Refusal
 from company.worker.options import Membership, WorkerOptions, load_membership, save_membership
 from company.worker.processors import Processors
 from company.worker.relay import Relay
 from company.worker.results import HeldResults
 from company.worker.slots import SlotRunner
 from company.worker.state import WorkerState
-from p2p.base.errors import ParallelError, UsageError
+from p2p.base.errors import ParallelError, Unavailable, UsageError
 from p2p.base.frames import Frame
 from p2p.base.keys import Identity
 from p2p.base.schema import Message
@@ -43,6 +44,7 @@ from p2p.net.rpc import RpcLimits, serve_rpc
 
 log = logging.getLogger(__name__)
 OFF = ("", "off", "none")
+OLD_MEMBER_PATIENCE_S = 5.0  # then it goes on as the member it was, and looks for its chief for ever
 RELAY_LIMITS = RpcLimits(connections=64, per_address=64)
 
 
@@ -191,9 +193,17 @@ class Worker:
             if known is None:
                 raise UsageError("not-joined", f"worker {options.name} has joined no company", hint="company worker join TOKEN")
             return known
+        patience_s = PATIENCE_S
+        moved: Membership | None = None
         if known is not None and known.chief_key == token.chief_key and known.transport == "rpc":
-            return known  # an old member: the token may be used up, and is not needed
-        joined = await join(token, identity=self._identity, machine=self.machine, via=options.via, rng=self._rng)
+            moved = replace(known, addresses=tuple(token.addresses))  # the chief may listen elsewhere now
+            patience_s = OLD_MEMBER_PATIENCE_S
+        try:
+            joined = await join(token, identity=self._identity, machine=self.machine, via=options.via, rng=self._rng, patience_s=patience_s)
+        except (Refusal, Unavailable):
+            if moved is None:
+                raise
+            joined = moved  # an old member: the token may be used up or over, and is not needed unless the chief has forgotten us
         save_membership(self._home.root, joined)
         log.info("joined %s as %s", joined.supervisor, joined.worker)
         return joined

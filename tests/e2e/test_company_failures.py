@@ -51,6 +51,7 @@ def test_a_fragment_that_raises_is_tried_three_times_and_alone_in_failing(compan
     assert "processor/main.py" in failure["traceback"]
     assert "raise ValueError" in failure["traceback"]
     assert failure["preview"] == "7"
+    assert failure["log_tail"] == "begin 7\n"
     assert failure["cause"] == "raised"
     assert failure["reproducible"]
     assert failure["worker"]
@@ -144,25 +145,31 @@ def test_a_split_that_raises_halfway_fails_the_job_with_its_traceback(company: R
 
 
 def test_a_merge_that_raises_is_run_again_alone_by_retry(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    good_from = time.time() + 6
     package = write_package(
         tmp_path / "p",
         "def process(fragment):\n    print('processed')\n    return fragment\n",
-        merge="""
+        merge=f"""
+        import time
         def merge(results, output):
             got = list(results)
-            raise ArithmeticError(f"of {len(got)}")
+            if time.time() < {good_from}:
+                raise ArithmeticError(f"of {{len(got)}}")
+            return got
         """,
     )
     job = company.run(package, numbers, params={"n": 5})
-    assert job.state == "failed"
+    assert job.state == "failed", job.view
     assert job.view["reason"]["code"] == "merge-failed"
     assert "ArithmeticError: of 5" in job.view["reason"]["text"]
     assert "merge.py" in job.view["reason"]["facts"]["traceback"]
     cpu_before, attempt = job.view["cpu_s"], job.view["merge_attempt"]
+    until(lambda: time.time() > good_from, "the time when it works")
     job.retry(merge=True).wait(60)
-    assert job.state == "failed"
+    assert job.state == "done", job.view
+    assert value_of(job, tmp_path / "out") == list(range(5))
     assert job.view["merge_attempt"] == attempt + 1
-    assert job.view["cpu_s"] == cpu_before
+    assert job.view["cpu_s"] == cpu_before, "nothing was computed again"
     prints = [line for line in job.logs() if line["stream"] == "stdout"]
     assert sum(line["text"].count("processed") for line in prints) == 5
 

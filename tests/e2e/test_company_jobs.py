@@ -11,8 +11,6 @@ import textwrap
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from tests.support.company_processes import MERGE_COUNT, RunningCompany, until, value_of, write_package
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -30,9 +28,7 @@ def test_the_word_job_gives_what_one_plain_process_counts(company: RunningCompan
     job = company.run(EXAMPLES / "wordcount", data, params={"top": 20})
     assert job.state == "done", job.view
     report = next(p for p in job.download(tmp_path / "out") if p.name == "report.json")
-    plain = subprocess.run(
-        [sys.executable, EXAMPLES / "wordcount" / "reference.py", data, "20"], capture_output=True, check=True
-    ).stdout
+    plain = subprocess.run([sys.executable, EXAMPLES / "wordcount" / "reference.py", data, "20"], capture_output=True, check=True).stdout
     assert json.loads(report.read_bytes()) == json.loads(plain)
 
 
@@ -171,9 +167,7 @@ def test_partial_results_can_be_read_while_the_job_runs(company: RunningCompany,
 
 
 def test_two_jobs_run_at_once(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
-    package = write_package(
-        tmp_path / "p", "import time\ndef process(fragment):\n    time.sleep(0.05)\n    return 1\n", merge=MERGE_COUNT
-    )
+    package = write_package(tmp_path / "p", "import time\ndef process(fragment):\n    time.sleep(0.05)\n    return 1\n", merge=MERGE_COUNT)
     first = company.client.submit(package, numbers, params={"n": 60})
     second = company.client.submit(package, numbers, params={"n": 61})
     assert until(lambda: first.status()["fragments"]["done"] and second.status()["fragments"]["done"], "results of both")
@@ -183,7 +177,6 @@ def test_two_jobs_run_at_once(company: RunningCompany, numbers: Path, tmp_path: 
     assert value_of(second, tmp_path / "b") == 61
 
 
-@pytest.mark.xfail(strict=True, reason="bugs-sandbox 1: a held-back status is sent after the batch's last OUTCOME")
 def test_prints_statuses_and_artifacts_belong_to_their_fragment(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
     package = write_package(
         tmp_path / "p",

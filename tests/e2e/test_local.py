@@ -16,7 +16,7 @@ from company.errors import FragmentsFailed, JobFailed
 from company.local import run_local
 from company.one_fragment import run_fragment, try_fragment
 from p2p.base.codec import encode_value
-from p2p.base.errors import UsageError
+from p2p.base.errors import Unavailable, UsageError
 from tests.support.company_processes import COMPANY, RunningCompany, is_alive, until, write_package
 
 SQUARES = "def process(fragment):\n    return fragment * fragment\n"
@@ -99,7 +99,7 @@ def test_one_bad_fragment_of_each_kind_fails_alone_and_is_told(numbers: Path, tm
     }  # fmt: skip
     assert told[3]["exc_type"] == "KeyError"
     assert "processor/main.py" in told[3]["traceback"]
-    assert told[5]["log_tail"] == "begin 5\n"
+    assert (told[3]["log_tail"], told[5]["log_tail"]) == ("begin 3\n", "begin 5\n")
     assert told[7]["preview"] == "7"
     assert json.loads((tmp_path / "out/result.json").read_bytes()) == [i for i in range(30) if i not in told]
     assert "[4] begin 4\n" in (tmp_path / "out.log").read_text()
@@ -147,6 +147,22 @@ def test_progress_ends_at_the_total(numbers: Path, tmp_path: Path) -> None:
 def test_an_unknown_parameter_is_refused_before_anything_runs(numbers: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="m"):
         run_local(write_package(tmp_path / "p", SQUARES), numbers, params={"m": 3}, out=tmp_path / "out")
+
+
+def test_another_entry_and_requirements_of_this_machine_are_there(numbers: Path, tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path / "p",
+        "def process(fragment):\n    return 0\n",
+        manifest='entry = "other.py"\nrequirements = ["packaging"]\n',
+    )
+    source = "import packaging.version\ndef process(fragment):\n    return str(packaging.version.Version('1.0.0rc1'))\n"
+    (package / "processor" / "other.py").write_text(source)
+    run_local(package, numbers, params={"n": 2}, out=tmp_path / "out")
+    assert json.loads((tmp_path / "out/result.json").read_bytes()) == ["1.0.0rc1"] * 2
+    assert run_fragment(package, encode_value(1), {}) == "1.0.0rc1"
+    (package / "package.toml").write_text('requirements = ["no-such-distribution-anywhere"]\n')
+    with pytest.raises(Unavailable, match="no-such-distribution-anywhere"):
+        run_local(package, numbers, out=tmp_path / "out")
 
 
 # ---- the command -------------------------------------------------------------------------------------------------------------

@@ -156,6 +156,8 @@ class World:
                 assert job.reason is not None and job.reason.text and job.reason.actions, f"{job.id} {job.phase} has no reason"
         for effect in effects:
             self._perform(effect, event)
+        if isinstance(event, ev.FragmentDied) and not any(isinstance(e, ev.KeepFailure) for e in effects):
+            self._ack(event.worker, event.token, event.index)
         self._plan_tick()
         return effects
 
@@ -533,10 +535,7 @@ class World:
         event = ev.FragmentDied(worker=worker.spec.id, token=held.token, job=held.job, index=index, cause="crashed")
         held.unacked[index] = event
         self._to_chief(worker, event)
-        held.unacked.pop(index)  # the fake forgets a death at once; a repeated one is covered by duplicates
         self._end(worker, held)
-        if not held.unacked:
-            worker.held.pop(held.token, None)
 
     def _end(self, worker: FakeWorker, held: Held) -> None:
         held.phase = "done"

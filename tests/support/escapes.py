@@ -5,17 +5,33 @@ An `Escape` is the body of a function run inside a child: it returns when it got
 through, and with one of them left it must not. That is how a test shows that the layer it names is the one.
 """
 
+# ruff: noqa: E501 - the attempts are programs in one line
 from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
 
 # layers that a test can take away
-SECCOMP, NET, CAPS, USERNS, READ_ONLY, SIZE, RLIMIT = "seccomp", "network namespace", "capabilities", "no nested userns", "read-only", "tmpfs size", "rlimits"
+SECCOMP, NET, CAPS, USERNS, READ_ONLY, SIZE, RLIMIT = (
+    "seccomp",
+    "network namespace",
+    "capabilities",
+    "no nested userns",
+    "read-only",
+    "tmpfs size",
+    "rlimits",
+)
 # layers that stay
-MOUNTS, PIDS, SEALS, KERNEL, EXEC, OUTER = "mount namespace", "pid namespace", "memfd seals", "kernel (initial namespace only)", "close-on-exec", "outer user namespace"
+MOUNTS, PIDS, SEALS, KERNEL, EXEC, OUTER = (
+    "mount namespace",
+    "pid namespace",
+    "memfd seals",
+    "kernel (initial namespace only)",
+    "close-on-exec",
+    "outer user namespace",
+)
 
-PRELUDE = '''
+PRELUDE = """
 import ctypes, errno, fcntl, mmap, os, resource, signal, socket, stat, struct, sys, threading, time
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -73,7 +89,7 @@ def attempt_all(attempts, x):
         else:
             told[name] = "WORKED: " + repr(result)[:200]
     return told
-'''
+"""
 
 
 @dataclass(frozen=True, slots=True)

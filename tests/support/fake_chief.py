@@ -150,6 +150,9 @@ class FakeChief:
         self.sessions[session] = by
         return session, by
 
+    async def end_session(self, session: str) -> None:
+        self.sessions.pop(session, None)
+
     async def _read(self, chunks: AsyncIterator[bytes], limit_name: str) -> bytes:
         data = b""
         async for chunk in chunks:

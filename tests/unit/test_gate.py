@@ -132,6 +132,18 @@ async def test_a_login_opens_exactly_one_session(tmp_path: Path) -> None:
             await gate.authenticate("cmpx1." + secret)  # a login is not a session
 
 
+async def test_a_session_that_was_ended_is_worthless_and_an_access_token_is_left_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path) as gate:
+        session, _ = await gate.use_login(await gate.create_login(OWNER))
+        await gate.end_session(session)
+        with pytest.raises(Refused) as refused:
+            await gate.authenticate(session)
+        assert refused.value.code == "token-revoked"
+        access, _ = await gate.create_token(views.TokenRequest(role="viewer"), OWNER)
+        await gate.end_session(access)
+        assert (await gate.authenticate(access)).role == "viewer"
+
+
 async def test_secrets_are_not_in_the_database(tmp_path: Path) -> None:
     async with opened(tmp_path) as gate:
         text, _ = await gate.create_token(views.TokenRequest(role="owner"), OWNER)

@@ -106,3 +106,18 @@ def test_process_start_tells_a_process_from_none() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert process_start(child.pid) is None
+
+
+def test_a_killed_holder_that_nobody_has_reaped_holds_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys, signal, pathlib; from company.home_lock import HomeLock; "
+        "lock = HomeLock.take(pathlib.Path(sys.argv[1]), 'chief'); print('held', flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert holder_pid(tmp_path) == holder.pid
+        holder.kill()
+        os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+        assert holder_pid(tmp_path) is None
+        HomeLock.take(tmp_path, "chief").release()

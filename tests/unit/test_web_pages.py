@@ -110,6 +110,7 @@ async def test_log_out_ends_the_session(browser: Browser) -> None:
     await browser.log_in()
     answer = await browser.post("/logout", {"csrf": await browser.csrf()})
     assert answer.status == 303 and "Max-Age=0" in answer.cookies[0]
+    assert (await browser.get("/jobs")).headers["Location"] == "/login?next=/jobs", "a copy of the cookie is worthless too"
 
 
 async def test_no_form_works_without_its_csrf_token(browser: Browser, world: World) -> None:
@@ -326,7 +327,7 @@ async def test_job_page_says_state_why_when_and_what_next(browser: Browser, worl
         "5 of 10 fragments",
         "Pause",
         "Cancel this job",
-        "×2 ValueError",
+        "×2</span> ValueError",
         "company job reproduce j-1/3",
         "plots/a%20b.png",
         "line 699",
@@ -336,10 +337,10 @@ async def test_job_page_says_state_why_when_and_what_next(browser: Browser, worl
         assert words in text, words
     assert "Download the result" not in text
     live = (await browser.get("/jobs/j-1?live")).text
-    assert live.lstrip().startswith('<div id="live"') and "<html" not in live and "every 3s" in live
+    assert live.lstrip().startswith('<div id="live"') and "<html" not in live and "every 2s" in live
     full_job(world, "done")
     done = (await browser.get("/jobs/j-1")).text
-    assert 'href="/final-result?job=j-1" download' in done and "every 3s" not in done and "Remove this job" in done
+    assert 'href="/final-result?job=j-1" download' in done and "every 2s" not in done and "Remove this job" in done
 
 
 async def test_buttons_do_what_they_say(browser: Browser, world: World) -> None:

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 import trio
+import trio.testing
 
 from company import messages as m
 from company.paths import Home
@@ -71,9 +72,20 @@ async def test_a_token_is_used_once_and_a_restart_needs_none(tmp_path: Path) -> 
         async with working(tmp_path):
             await chief.wait_channel()
         await chief.wait_gone()
-        async with working(tmp_path, token=token_of(chief, address)):  # the same line typed again
+        assert len(chief.joins) == 1 and chief.resumes == 2
+        async with working(tmp_path, token=token_of(chief, address)):  # the same line typed again: the chief knows the key
             await chief.wait_channel()
-        assert len(chief.joins) == 1 and chief.resumes == 3
+        assert len(chief.joins) == 2 and chief.resumes == 3
+        await chief.wait_gone()
+        chief.refuse = m.Refused("token-used-up", "used up", b"")
+        async with working(tmp_path, token=token_of(chief, address)):  # an old member needs no token that still counts
+            with trio.fail_after(10):
+                while len(chief.joins) < 3:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+            chief.refuse = None
+            await chief.wait_channel()
+        again = load_membership(tmp_path / "workers/w")
+        assert again is not None and again.worker == "w-1"
 
 
 async def test_a_refused_token_ends_the_worker_with_the_chiefs_code(tmp_path: Path) -> None:

@@ -97,12 +97,12 @@ async def processor(call: Call) -> Response:
 
 async def wheel_list(call: Call) -> Response:
     """The signed list of the wheels that a job requires, as a frame."""
-    return Response(200, {"Cache-Control": "no-store"}, await call.chief.rest_wheels(call.by.id, call.arg("job")), _BYTES)
+    return Response(200, {"Cache-Control": "no-store"}, await call.chief.rest_wheels(call.by.id, call.arg("id")), _BYTES)
 
 
 async def wheel(call: Call) -> Response:
     """One wheel of that list."""
-    stored = await call.chief.rest_wheel(call.by.id, call.arg("job"), call.arg("digest"))
+    stored = await call.chief.rest_wheel(call.by.id, call.arg("id"), call.arg("digest"))
     headers = {"Cache-Control": "private, max-age=31536000, immutable", "Content-Length": str(stored.size)}
     return Response(200, headers, FileSlice(stored.path, 0, stored.size), _BYTES)
 
@@ -177,7 +177,7 @@ def worker_endpoints() -> list[Endpoint]:
         ),
         Endpoint(
             method="GET",
-            pattern="/wheels/{job}",
+            pattern="/wheels/{id}",
             handler=wheel_list,
             need="worker",
             tag="fragments",
@@ -186,7 +186,7 @@ def worker_endpoints() -> list[Endpoint]:
         ),
         Endpoint(
             method="GET",
-            pattern="/wheels/{job}/{digest}",
+            pattern="/wheels/{id}/{digest}",
             handler=wheel,
             need="worker",
             tag="fragments",

@@ -1,0 +1,99 @@
+"""Ours: a chief and worker processes as a user starts them, from the command line, in a temporary home (I/O)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import Any, Self
+
+import psutil
+
+from benchmarks.work import write_packages
+from company.client import Job
+from company.demo_company import DemoCompany
+
+POLL_S = 0.002
+JOB_TIMEOUT_S = 600.0
+
+
+class BenchCompany(DemoCompany):
+    """A running company with the benchmark packages uploaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packages: dict[str, str] = {}
+        self.dataset = ""
+        self.folder = self.scratch / "packages"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def start_chief_s(self) -> float:
+        """Seconds from nothing, in a new home, to the line that says that the chief is ready."""
+        began = time.perf_counter()
+        self._spawn("chief", "start", "--workers", "0", "--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--dht", "off", "--json")
+        self._wait_ready("chief")
+        return time.perf_counter() - began
+
+    def upload(self) -> None:
+        """Upload what the jobs need, so that they name it by digest."""
+        self.folder.mkdir()
+        for name, path in write_packages(self.folder).items():
+            self.packages[name] = str(self.client.upload_package(path)["digest"])
+        self.dataset = str(self.client.upload_data(self.folder / "data.txt")["digest"])
+
+    def submit(self, package: str, **params: Any) -> Job:
+        """Submit a job of an uploaded package."""
+        return self.client.submit(self.packages[package], self.dataset, params=params)
+
+    def finish(self, job: Job) -> Any:
+        """Wait for a job's end and return its value. Raises `RuntimeError` when it did not end well."""
+        job.wait(JOB_TIMEOUT_S)
+        if job.state != "done":
+            raise RuntimeError(f"{job.id} is {job.state}: {job.view.get('reason')}")
+        return json.loads(self.client.transport.request("GET", "/final-result", query={"job": job.id}).body)
+
+    def first_result_s(self, package: str, **params: Any) -> float:
+        """Seconds from before the submission to the moment when a first result is seen."""
+        began = time.perf_counter()
+        job = self.submit(package, **params)
+        while not job.status()["fragments"]["done"]:
+            time.sleep(POLL_S)
+        took = time.perf_counter() - began
+        self.finish(job)
+        return took
+
+    def process_of(self, name: str) -> psutil.Process:
+        """The process of the chief or of a worker."""
+        return psutil.Process(self._processes[name].pid)
+
+    def command_s(self, *arguments: str) -> float:
+        """Wall seconds of one command, its output thrown away."""
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "company", *arguments], env=self._environ, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - began
+
+
+def start_s() -> float:
+    """One cold start, stopped again."""
+    with BenchCompany() as company:
+        return company.start_chief_s()
+
+
+def tree_cpu_s(process: psutil.Process) -> float:
+    """CPU seconds of a process and all that live below it."""
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        try:
+            times = one.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def rss_bytes(process: psutil.Process) -> int:
+    """Resident memory of the process itself."""
+    return int(process.memory_info().rss)

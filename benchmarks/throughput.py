@@ -1,0 +1,123 @@
+"""Jobs against maps: tiny fragments, calibrated fragments, large fragments; contenders take turns within every round (I/O)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.company import BenchCompany
+from benchmarks.peers import Peer
+from benchmarks.rows import Row
+from benchmarks.work import MIB, blocks, burn, calibrate, echo, identity
+
+SLOW_SHARE = 25  # a peer with a task per item gets this part of half a million items
+BURN_S = 0.010
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much of everything."""
+
+    rounds: int
+    tiny: int
+    burns: int
+    large: int
+
+    @classmethod
+    def of(cls, *, quick: bool) -> Scale:
+        return cls(rounds=1, tiny=20_000, burns=60, large=10) if quick else cls(rounds=5, tiny=500_000, burns=1000, large=200)
+
+
+def tiny_row(company: BenchCompany, peers: list[Peer], scale: Scale, say: Say) -> Row:
+    """Identity over many small ints."""
+    row = Row(
+        f"identity over {scale.tiny:,} small ints",
+        "submission of an uploaded package to the merged result in the client's hands, children started once before; "
+        "the others: one map call to the list of results, processes warm. Ours is sandboxed, encrypted and durable, theirs is not",
+        "fragments/s", "more", goal=700_000,
+    )  # fmt: skip
+    company.finish(company.submit("identity", n=scale.tiny))
+    with TemporaryDirectory() as folder:
+        for _ in range(scale.rounds):
+            began = time.perf_counter()
+            _check(company.finish(company.submit("identity", n=scale.tiny)) == scale.tiny, "company")
+            row.add("company", scale.tiny / (time.perf_counter() - began))
+            row.add("company run (no daemon)", scale.tiny / _local_s(company.folder, Path(folder), scale.tiny))
+            for peer in peers:
+                items = range(scale.tiny // SLOW_SHARE if peer.per_task else scale.tiny)
+                peer.map(identity, range(1000))
+                began = time.perf_counter()
+                found = peer.map(identity, items)
+                row.add(peer.name, len(items) / (time.perf_counter() - began))
+                _check(found == list(items), peer.name)
+                row.notes[peer.name] = f"{peer.how}, {len(items):,} items"
+            say(f"  {row.samples}")
+    row.notes["company run (no daemon)"] = "includes opening the sandbox and starting children"
+    return row
+
+
+def _local_s(packages: Path, folder: Path, n: int) -> float:
+    from company.local import run_local
+
+    began = time.perf_counter()
+    run_local(packages / "identity", packages / "data.txt", params={"n": n}, out=folder / "out")
+    return time.perf_counter() - began
+
+
+def burn_row(company: BenchCompany, peers: list[Peer], scale: Scale, slots: int, say: Say) -> Row:
+    """Fragments of ten calibrated milliseconds."""
+    row = Row(
+        f"{scale.burns:,} fragments of 10 ms",
+        f"begin of the first to end of the last fragment, by clocks inside them; 1 = the sum of their own times over {slots} slots",
+        "of ideal", "more", goal=0.95,
+    )  # fmt: skip
+    for _ in range(scale.rounds):
+        turns = calibrate(BURN_S)
+        company_span: Any = company.finish(company.submit("burn", n=scale.burns, turns=turns))
+        row.add("company", _of_ideal(company_span, slots))
+        for peer in peers:
+            spans = peer.map(burn, [turns] * scale.burns)
+            whole = (min(a for a, _ in spans), max(b for _, b in spans), sum(b - a for a, b in spans))
+            row.add(peer.name, _of_ideal(whole, slots))
+            row.notes[peer.name] = peer.how
+        say(f"  {row.samples}")
+    return row
+
+
+def _of_ideal(span: tuple[float, float, float], slots: int) -> float:
+    began, ended, work = span
+    return work / slots / max(1e-9, ended - began)
+
+
+def large_row(company: BenchCompany, peers: list[Peer], scale: Scale, say: Say) -> Row:
+    """A mebibyte in, a mebibyte out."""
+    row = Row(
+        f"{scale.large} × 1 MiB in and out",
+        "submission of an uploaded package (its split makes the blocks) to the merged result, results on disk before; "
+        "the others: one map call over blocks in memory",
+        "fragments/s", "more",
+    )  # fmt: skip
+    company.finish(company.submit("echo", n=2, size=MIB))
+    data = blocks(scale.large, MIB)
+    for _ in range(scale.rounds):
+        began = time.perf_counter()
+        _check(company.finish(company.submit("echo", n=scale.large, size=MIB)) == scale.large * MIB, "company")
+        row.add("company", scale.large / (time.perf_counter() - began))
+        for peer in peers:
+            began = time.perf_counter()
+            found = peer.map(echo, data)
+            row.add(peer.name, scale.large / (time.perf_counter() - began))
+            _check(found == data, peer.name)
+            row.notes[peer.name] = peer.how
+        say(f"  {row.samples}")
+    return row
+
+
+def _check(is_right: bool, who: str) -> None:
+    if not is_right:
+        raise RuntimeError(f"{who} gave a wrong result")

@@ -1,0 +1,54 @@
+"""What the benchmark table says of its measurements."""
+
+from __future__ import annotations
+
+import json
+
+from benchmarks.rows import Row, number, table
+from benchmarks.work import PACKAGES, blocks, burn, calibrate
+from company.package import check_package
+
+
+def row(goal: float | None, better: str, *ours: float) -> Row:
+    made = Row("a thing", "what is counted", "s", better, goal)  # type: ignore[arg-type]
+    for value in ours:
+        made.add("company", value)
+    return made
+
+
+def test_a_goal_is_judged_by_the_median_and_its_direction() -> None:
+    assert row(1.5, "less", 9.0, 1.0, 1.2).is_reached is True
+    assert row(1.5, "less", 9.0, 1.6, 1.2).is_reached is False
+    assert row(700_000, "more", 700_000).is_reached is True
+    assert row(700_000, "more", 699_999).is_reached is False
+    assert row(None, "more", 1).is_reached is None
+    assert row(1.0, "more").is_reached is None
+
+
+def test_the_table_names_what_is_counted_the_others_and_who_is_missing() -> None:
+    made = row(1.5, "less", 3.0)
+    made.add("joblib", 6.0)
+    text = table([made], {"ray": "not installed"})
+    assert "what is counted" in text
+    assert "NOT REACHED" in text
+    assert "ours is 0.5 ×" in text
+    assert "not here: ray (not installed)" in text
+    assert json.loads(json.dumps(made.as_dict()))["against"] == {"joblib": 0.5}
+
+
+def test_numbers_are_short() -> None:
+    assert [number(v) for v in (None, 1234567.8, 0.94321, 12.345)] == ["-", "1,234,568", "0.943", "12.3"]
+
+
+def test_the_packages_of_the_benchmarks_pass_the_check() -> None:
+    for name, files in PACKAGES.items():
+        info = check_package({path: source.encode() for path, source in files.items()}, default_name=name)
+        assert {"split", "process", "merge"} <= set(info.functions)
+
+
+def test_work_is_calibrated_to_the_time_that_was_asked_for() -> None:
+    assert calibrate(0.02) > calibrate(0.0002) * 10
+    began, ended = burn(10)
+    assert began <= ended
+    assert [len(b) for b in blocks(3, 64)] == [64, 64, 64]
+    assert len(set(blocks(3, 64))) == 3
