@@ -177,12 +177,12 @@ def install(index: dict[str, Any], folder: str, target: str) -> str:
     python = os.path.join(binaries, "python.exe" if is_windows else "python")
     if not os.path.exists(python):
         print(f"Making {target}", flush=True)
-        made = subprocess.run([sys.executable, "-m", "venv", target], capture_output=True, text=True, check=False)
+        made = subprocess.run([sys.executable, "-I", "-m", "venv", target], capture_output=True, text=True, check=False)
         if made.returncode:
             raise Refused(f"The virtual environment could not be made in {target}:\n{(made.stderr or made.stdout).strip()[-2000:]}")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     environment["PIP_CONFIG_FILE"] = os.devnull  # no index, no proxy: what the chief sent and nothing else
-    command = [python, "-m", "pip", "install", "--no-index", "--find-links", folder, "--disable-pip-version-check", "--no-cache-dir"]
+    command = [python, "-I", "-m", "pip", "install", "--no-index", "--find-links", folder, "--disable-pip-version-check", "--no-cache-dir"]
     command += ["-q", "--upgrade", f"{index['root']}=={index['version']}"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:

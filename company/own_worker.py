@@ -79,7 +79,7 @@ async def _end_other(pid: int) -> None:
 
 def command_of(home: Home, slots: int, options: Mapping[str, Any]) -> list[str]:
     """The command line of a chief's own worker."""
-    arguments = [sys.executable, "-m", "company", "worker", "join", "--home", str(home.root), "--name", NAME, "--slots", str(slots)]
+    arguments = [sys.executable, "-P", "-m", "company", "worker", "join", "--home", str(home.root), "--name", NAME, "--slots", str(slots)]
     arguments += ["--token-file", "-"]
     if options.get("sandbox") == "none":
         arguments += ["--sandbox", "none", "--i-understand"]

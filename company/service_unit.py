@@ -38,8 +38,7 @@ class Unit:
         lines = [
             "[Unit]",
             f"Description={self.description.replace('%', '%%')}",
-            "After=network-online.target",
-            "Wants=network-online.target",
+            *(("After=network-online.target", "Wants=network-online.target") if self.system else ()),  # users' managers have no such target
             "StartLimitIntervalSec=300",
             "StartLimitBurst=10",
             "",
@@ -55,6 +54,9 @@ class Unit:
             "Delegate=yes",  # the sandbox may make cgroups of its own below this service
             "LimitNOFILE=65536",
             "UMask=0077",
+            # The sandbox needs no more hardening from here, and much of it would hurt: bubblewrap makes namespaces and mounts of its own,
+            # which PrivateTmp, ProtectSystem, RestrictNamespaces or a SystemCallFilter forbid or change.
+            "NoNewPrivileges=yes",
             "",
             "[Install]",
             f"WantedBy={'multi-user.target' if self.system else 'default.target'}",

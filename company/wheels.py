@@ -48,7 +48,7 @@ class Wheels:
             return self._house
 
     async def _build(self) -> None:
-        command = [sys.executable, "-m", "company.wheelhouse", str(self._folder)]
+        command = [sys.executable, "-P", "-m", "company.wheelhouse", str(self._folder)]
         done = await trio.run_process(command, stdin=subprocess.DEVNULL, capture_stdout=True, capture_stderr=True, check=False)
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip()

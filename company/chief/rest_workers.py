@@ -48,7 +48,9 @@ _log = logging.getLogger("company.chief.rest")
 class RestWorkers:
     """The door of workers without a channel; `run` must be running."""
 
-    def __init__(self, *, gate: Gate, library: Library, sessions: Sessions, store: Store, supervisor: str, wheels: RequirementWheels) -> None:
+    def __init__(
+        self, *, gate: Gate, library: Library, sessions: Sessions, store: Store, supervisor: str, wheels: RequirementWheels
+    ) -> None:
         self._gate = gate
         self._wheels = wheels
         self._library = library

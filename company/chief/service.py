@@ -143,7 +143,7 @@ class ChiefService:
         created = views.TokenCreated(token=text, info=info)
         if request.role == "worker":
             host, _, port = self.addresses.for_tokens()[0].rpartition(":")
-            python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+            python = f"python{sys.version_info.major}.{sys.version_info.minor} -I"  # nothing of the folder where the line is pasted
             created.install_line = install_line(self.identity.public, host.strip("[]"), int(port), python=python)
             created.join_line = f"company worker join {text}"
             if all(is_loopback(address) for address in self.addresses.for_tokens()):

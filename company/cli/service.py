@@ -10,13 +10,16 @@ from company.cli.output import note, print_json, say
 
 
 def install(session: Session, name: str, description: str, arguments: list[str]) -> None:
-    """Install a unit that runs ``company ARGUMENTS`` with this interpreter and this home."""
+    """Install a unit that runs ``company ARGUMENTS`` with this interpreter and this home.
+
+    -P: a user's service starts in the home directory, and a file there must not stand in for a module.
+    """
     from company.service_unit import Unit, install_unit
 
     unit = Unit(
         name=name,
         description=description,
-        argv=(sys.executable, "-m", "company", *arguments, "--home", str(session.home)),
+        argv=(sys.executable, "-P", "-m", "company", *arguments, "--home", str(session.home)),
         system=os.geteuid() == 0,
     )
     result = install_unit(unit)

@@ -206,7 +206,7 @@ class Transport:
 
 
 def _is_stale(connection: http.client.HTTPConnection) -> bool:
-    """Whether a kept connection has something to read before it was asked: that is its end. Asked first, since a POST must not be sent twice."""
+    """Whether a kept connection has something to read before anything was asked: that is its end. No POST may be sent twice to find out."""
     if connection.sock is None:
         return False
     poll = select.poll()

@@ -22,7 +22,7 @@ import trio
 
 from company.sandbox import wire
 from company.sandbox.checks import check_frame_untrusted
-from company.sandbox.output import deleted_bytes, descendants, measure, take_output
+from company.sandbox.output import MAX_ENTRIES, deleted_bytes, descendants, measure, take_output, tmp_entries
 from company.sandbox.page import Page, read_log, read_page
 from company.sandbox.page_slots import STAGE_LOADED, STAGE_NONE
 from company.sandbox.patience import Patience
@@ -77,7 +77,7 @@ class Child:
 
     def __init__(
         self, process: subprocess.Popen[bytes], *, to_child: int, from_child: int, page_fd: int, log_fd: int, profile: Profile,
-        reachable: Mapping[str, str], cleanup: Path | None = None,
+        reachable: Mapping[str, str], cleanup: Path | None = None, has_own_tmp: bool = False,
     ) -> None:  # fmt: skip
         self._process = process
         self._pidfd = os.pidfd_open(process.pid)
@@ -94,6 +94,7 @@ class Child:
         self._is_closed = False
         self._reachable = reachable
         self._cleanup = cleanup
+        self._has_own_tmp = has_own_tmp
         self.profile = profile
 
     @property
@@ -199,7 +200,7 @@ class Child:
         self.kill("cancelled", "it has merged")
         verdict = await self.wait()
         files = await trio.to_thread.run_sync(take_output, folder)
-        text = self._too_much(folder, sum(size for _, size in files), "")
+        text = self._too_much(sum(size for _, size in files), "")
         if text:
             self._verdict = replace(verdict, cause="disk-limit", text=text)
             raise ChildDied(self._verdict)
@@ -247,6 +248,8 @@ class Child:
             if time_limit_s is not None:
                 is_late = trio.current_time() - asleep_at > interval_s + STALLED_S  # then what came has not been read, either
                 self._check_time(time_limit_s, is_late=is_late)
+            if self._has_own_tmp and (entries := tmp_entries(self._process.pid)) > MAX_ENTRIES:
+                self.kill("disk-limit", f"it made {entries:,} files in its temporary folders; {MAX_ENTRIES:,} are allowed")
             if self.profile.output is not None and self.is_alive:
                 await self._check_output(self.profile.output)
 
@@ -259,11 +262,11 @@ class Child:
 
     async def _check_output(self, folder: Path) -> None:
         usage = await trio.to_thread.run_sync(measure, folder)
-        hidden = await trio.to_thread.run_sync(deleted_bytes, self._process.pid, folder)
-        if text := self._too_much(folder, usage.size_bytes + hidden, usage.trouble):
+        hidden = await trio.to_thread.run_sync(deleted_bytes, self._process.pid, folder, self._inside("/output"))
+        if text := self._too_much(usage.size_bytes + hidden.size_bytes, usage.trouble or hidden.trouble):
             self.kill("disk-limit", text)
 
-    def _too_much(self, folder: Path, used: int, trouble: str) -> str:
+    def _too_much(self, used: int, trouble: str) -> str:
         limit = self.profile.output_max_bytes
         if used > limit:
             return f"the output folder grew past {limit:,} bytes (it had {used:,})"

@@ -8,6 +8,7 @@ Call `take_output` when the child is dead, so that nobody changes the folder mea
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from dataclasses import dataclass
@@ -60,15 +61,17 @@ def _cost(entry: os.DirEntry[str]) -> int:
     return ENTRY_BYTES + max(found.st_blocks * 512, found.st_size if stat.S_ISREG(found.st_mode) else 0)
 
 
-def deleted_bytes(pid: int, folder: Path) -> int:
-    """What the processes below ``pid`` hold open on the file system of ``folder`` although no folder names it any more."""
+def deleted_bytes(pid: int, folder: Path, inside: str) -> Usage:
+    """What the processes below ``pid`` hold on the file system of ``folder``, which they see at ``inside``, though nothing names it."""
     device = os.stat(folder).st_dev
     seen: dict[int, int] = {}
     for process in descendants(pid):
         try:
-            links = os.listdir(f"/proc/{process}/fd")
+            links, maps = os.listdir(f"/proc/{process}/fd"), Path(f"/proc/{process}/maps").read_bytes()
         except OSError:  # it has ended
             continue
+        if re.search(rb" %b/.* \(deleted\)$" % re.escape(os.fsencode(inside)), maps, re.MULTILINE):
+            return Usage(0, 0, "a file is mapped that was deleted")  # and who knows how long it is
         for link in links:
             try:
                 found = os.stat(f"/proc/{process}/fd/{link}")
@@ -76,7 +79,20 @@ def deleted_bytes(pid: int, folder: Path) -> int:
                 continue
             if found.st_dev == device and found.st_nlink == 0:
                 seen[found.st_ino] = found.st_blocks * 512
-    return sum(seen.values())
+    return Usage(sum(seen.values()), len(seen))
+
+
+def tmp_entries(pid: int) -> int:
+    """How many files lie in the private /tmp and /package of the child below ``pid``."""
+    used = 0
+    for process in descendants(pid)[:1]:
+        for folder in ("tmp", "package"):
+            try:
+                found = os.statvfs(f"/proc/{process}/root/{folder}")
+            except OSError:  # it has ended
+                continue
+            used += found.f_files - found.f_ffree
+    return used
 
 
 def descendants(pid: int) -> list[int]:

@@ -62,4 +62,4 @@ class _Starter:
             told = settings_hex(ends, profile, package="/package", paths=["/packages"] if profile.site else [], confine=None)
             return bwrap.command(self.layout, profile, mounts, seccomp_fd=ends.seccomp_fd, settings_hex=told)
 
-        return spawn(argv, profile=profile, filter_program=self.program, uid=uid, env={}, reachable={})
+        return spawn(argv, profile=profile, filter_program=self.program, uid=uid, env={}, reachable={}, has_own_tmp=True)

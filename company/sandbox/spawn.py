@@ -35,7 +35,7 @@ class Ends:
 
 def spawn(
     argv_of: Callable[[Ends], Sequence[str]], *, profile: Profile, filter_program: bytes, uid: int | None, env: Mapping[str, str],
-    reachable: Mapping[str, str], cleanup: Path | None = None,
+    reachable: Mapping[str, str], cleanup: Path | None = None, has_own_tmp: bool = False,
 ) -> Child:  # fmt: skip
     """Start ``argv_of(ends)`` as ``uid`` (None: as ourselves). Raises `OSError`."""
     if threading.current_thread() is not threading.main_thread():
@@ -63,7 +63,7 @@ def spawn(
         os.close(fd)
     return Child(
         process, to_child=to_child, from_child=from_child, page_fd=page_fd, log_fd=log_fd, profile=profile, reachable=reachable,
-        cleanup=cleanup,
+        cleanup=cleanup, has_own_tmp=has_own_tmp,
     )  # fmt: skip
 
 

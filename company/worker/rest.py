@@ -15,7 +15,7 @@ params are values of `p2p.base.codec`. An independent worker needs no more than 
 2. The chief sends ``POST {worker}/processor``: a ProcessorIs frame, item 0 the archive. The worker verifies it (SHA-256 digest of the file
    list, signature; `company.package`) and answers 200, 204 if it had it, 403 if it refuses. A worker that lacks one may also
    ``GET {chief}/processor/{hex digest}``, which answers the same frame.
-3. The chief sends ``POST {worker}/activate/data-fragment``: frames JobIs (item 0 params; before a Run, maybe more than once) and Run (items: the
+3. The chief sends ``POST {worker}/activate/data-fragment``: frames JobIs (item 0 params; before a Run, may repeat) and Run (items: the
    fragments; none when ``count`` are to be fetched by 4), at times Cancel, Recall, JobOver, Drain, Undrain, Ack, Stale. ``slot`` and
    ``token`` (the lease) are in Run. Answer 200. An empty body asks whether the worker lives.
 4. ``GET {chief}/data-fragment/{n}?job=ID&count=K`` with ``Company-Lease: TOKEN``: one Run frame with items ``n .. n+K-1``; also for a

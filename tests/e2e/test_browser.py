@@ -238,7 +238,7 @@ def test_adding_a_worker_gives_lines_that_can_be_copied(visit: Visit) -> None:
     v.page.fill("#label", "lab")
     v.page.get_by_role("button", name="Make the lines").click()
     line = v.text("#join-line")
-    assert line.startswith("company worker join ") and "pip install" in v.text("#install-line")
+    assert line.startswith("company worker join ") and "python3" in v.text("#install-line")
     v.page.locator("#join-line + button").click()
     expect(v.page.locator("#join-line + button")).to_have_text("Copied")
     assert v.page.evaluate("navigator.clipboard.readText()") == line
@@ -291,7 +291,7 @@ def test_page_under_a_strange_name_is_refused(visit: Visit) -> None:
     v = visit()
     answer = v.page.goto(v.at.replace("127.0.0.1", "evil.example") + "/")
     assert answer is not None and answer.status == 421
-    assert "does not answer to the name evil.example" in v.text() and "--allow-host" in v.text()
+    assert "does not answer to the name 'evil.example'" in v.text() and "--allow-host" in v.text()
 
 
 def test_form_of_a_strange_page_changes_nothing(visit: Visit, slow_job: Job) -> None:
@@ -313,24 +313,35 @@ def test_form_with_a_wrong_token_is_refused_in_words(visit: Visit, slow_job: Job
     assert "too old or came from another page" in v.text() and not slow_job.status()["paused"]
 
 
-def test_no_page_breaks_accessibility_or_overflows(visit: Visit, company: RunningCompany, slow_job: Job, plates: Path, numbers: Path) -> None:
+def test_no_page_breaks_accessibility_or_overflows(
+    visit: Visit, company: RunningCompany, slow_job: Job, plates: Path, numbers: Path
+) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     done = company.run(plates, numbers, params={"n": 30}, max_fails="50%")
     failed = company.run(plates, numbers, params={"n": 30})
     until(lambda: slow_job.status()["fragments"]["failed"], "something failed in the running job")
     paths = ["/", "/jobs", "/jobs?state=merging", "/jobs/new", "/workers", "/jobs/none", f"/jobs/{done.id}/log", "/login"]
-    paths += [f"/jobs/{job.id}" for job in (done, failed, slow_job)]
+    paths += [f"/jobs/{job.id}" for job in (done, failed)]
     faults: list[str] = []
-    for scheme in ("light", "dark"):
-        v = visit(color_scheme=scheme)
+
+    def look(v: Visitor, path: str) -> None:
+        v.go(path)
+        v.page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+        # the second look is for the other colours only: the rest of the page is the same
+        rules = {"runOnly": ["color-contrast"]} if v is visitors[1] else None
+        found = Axe().run(v.page, options=rules).response["violations"]
+        faults.extend(f"{path}: {one['id']} {[node['html'][:100] for node in one['nodes']]}" for one in found)
+        v.page.set_viewport_size({"width": 390, "height": 800})
+        if v.overflow() > 0:
+            faults.append(f"{path}: {v.overflow()} pixels too wide for a phone")
+        v.page.set_viewport_size({"width": 1280, "height": 900})
+
+    visitors = [visit(color_scheme=scheme) for scheme in ("light", "dark")]
+    for visitor in visitors:
+        look(visitor, f"/jobs/{slow_job.id}")
+    slow_job.pause()  # two cores, and the browser wants them
+    for visitor in visitors:
         for path in paths:
-            v.go(path)
-            v.page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
-            found = Axe().run(v.page).response["violations"]
-            faults += [f"{scheme} {path}: {one['id']} {[node['html'][:100] for node in one['nodes']]}" for one in found]
-            v.page.set_viewport_size({"width": 390, "height": 800})
-            if v.overflow() > 0:
-                faults.append(f"{path}: {v.overflow()} pixels too wide for a phone")
-            v.page.set_viewport_size({"width": 1280, "height": 900})
+            look(visitor, path)
     assert not faults, "\n".join(faults)

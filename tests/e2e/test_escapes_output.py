@@ -14,7 +14,7 @@ import trio
 
 from company.sandbox import ChildDied, Profile, Sandbox
 from tests.support.escapes import PRELUDE
-from tests.support.sandbox_layers import begin, load
+from tests.support.sandbox_layers import begin, load, require_bubblewrap
 
 LIMIT_BYTES = 8 << 20
 
@@ -27,8 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def sandbox(home: Path) -> AsyncIterator[Sandbox]:
     async with Sandbox.open(home=home, stage=[home / "jobs"]) as opened:
-        if opened.rung != "bubblewrap":
-            pytest.skip(f"stands on {opened.rung}: {opened.reason.text}")
+        require_bubblewrap(opened)
         yield opened
 
 
@@ -112,6 +111,7 @@ TOO_MUCH = {
     "sparse-giants": "for n in range(100):\n    fd = os.open(f'f{n}', os.O_WRONLY | os.O_CREAT)\n    os.ftruncate(fd, 7 << 20)\n    os.close(fd)",
     "empty-files-without-end": "n = 0\nwhile True:\n    n += 1\n    os.close(os.open(f'f{n}', os.O_WRONLY | os.O_CREAT))",
     "deleted-but-open": "held = []\nfor n in range(12):\n    fd = os.open('f', os.O_WRONLY | os.O_CREAT)\n    os.write(fd, bytes(1 << 20))\n    os.unlink('f')\n    held.append(fd)\ntime.sleep(60)",
+    "deleted-but-mapped": "held = []\nfor n in range(12):\n    fd = os.open('f', os.O_RDWR | os.O_CREAT)\n    os.write(fd, bytes(1 << 20))\n    held.append(mmap.mmap(fd, 4096))\n    os.unlink('f')\n    os.close(fd)\ntime.sleep(60)",
     "in-a-tree-too-deep": "for n in range(300):\n    os.mkdir('d' * 200)\n    os.chdir('d' * 200)\nfor n in range(12): write(f'f{n}', bytes(1 << 20))\ntime.sleep(60)",
     "through-many-hard-links": "write('a', bytes(1 << 20))\nfor n in range(12): os.link('a', f'f{n}')\ntime.sleep(60)",
 }  # fmt: skip

@@ -21,7 +21,7 @@ import trio
 from company.sandbox import Sandbox
 from tests.support import escapes
 from tests.support.escapes import ESCAPES, Escape
-from tests.support.sandbox_layers import ROLES, ask, start_of
+from tests.support.sandbox_layers import ROLES, ask, require_bubblewrap, start_of
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the attempts know the system call numbers of x86_64 alone")
 TMP_BYTES = 16 << 20
@@ -87,8 +87,7 @@ def surroundings() -> Iterator[Surroundings]:
 async def _try(around: Surroundings, role: str, chosen: list[Escape], without: tuple[str, ...] = ()) -> Told:
     jobs = around.home / "chief" / "jobs"
     async with Sandbox.open(home=around.home / "chief", stage=[jobs]) as sandbox:
-        if sandbox.rung != "bubblewrap":
-            pytest.skip(f"stands on {sandbox.rung}: {sandbox.reason.text}")
+        require_bubblewrap(sandbox)
         source = escapes.module(role, chosen)
         start = start_of(sandbox, without)
         told = await ask(start, role, source, around.x, output=jobs / "out", tmp_bytes=TMP_BYTES, memory_bytes=MEMORY_BYTES)

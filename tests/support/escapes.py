@@ -133,7 +133,7 @@ FILES = [
     _e("list-cgroups", (MOUNTS,), GONE, "return os.listdir('/sys/fs/cgroup')"),
     _e("make-a-device", (CAPS, KERNEL), DENIED, "os.mknod('/tmp/disk', 0o600 | stat.S_IFBLK, os.makedev(254, 0))"),
     _e("write-interpreter", (MOUNTS,), FIXED, "return write(os.__file__)"),
-    _e("plant-sitecustomize", (MOUNTS,), FIXED, "return write(os.path.dirname(os.__file__) + '/sitecustomize.py')"),
+    _e("plant-usercustomize", (MOUNTS,), FIXED, "return write(os.path.dirname(os.__file__) + '/usercustomize.py')"),
     _e("write-our-inside", (MOUNTS,), FIXED, "return write('/site/company/sandbox/inside/main.py')"),
     _e("plant-beside-our-inside", (MOUNTS,), FIXED, "return write('/site/msgpack/evil.py')"),
     _e("write-usr", (MOUNTS,), FIXED, "return write('/usr/lib/evil')"),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import struct
+import subprocess
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
-from company.sandbox import Child, Profile, Sandbox, bwrap, rung_bubblewrap, wire
+from company.sandbox import Child, Profile, Sandbox, bwrap, host, rung_bubblewrap, wire
 from company.sandbox.rung import all_mounts, check_readable, settings_hex
-from company.sandbox.spawn import Ends, spawn
+from company.sandbox.spawn import Ends, _as_user, spawn
 from p2p.base.codec import decode_value, encode_value
 from tests.support import escapes
 from tests.support.sandbox_children import outcomes, send_batch
@@ -20,6 +23,25 @@ from tests.support.sandbox_children import outcomes, send_batch
 ALLOW_ALL = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
 ROLES = ("process", "split", "merge")
 Start = Callable[[Profile], Child]
+
+
+def require_bubblewrap(sandbox: Sandbox) -> None:
+    """Skip where the machine has none. Where it has, a sandbox that does not stand on it is broken, and that is a failure."""
+    if sandbox.rung == rung_bubblewrap.NAME:
+        return
+    found = host.find_bwrap()
+    argv = [
+        *_as_user(64_000 if os.geteuid() == 0 else None),
+        str(found and found.executable),
+        "--unshare-all",
+        "--ro-bind",
+        "/",
+        "/",
+        "/bin/true",
+    ]
+    if found is None or subprocess.run(argv, check=False, capture_output=True).returncode:
+        pytest.skip(f"stands on {sandbox.rung}: {sandbox.reason.text}")
+    pytest.fail(f"bubblewrap works here, but the sandbox stands on {sandbox.rung}: {sandbox.reason.text}")
 
 
 def start_of(sandbox: Sandbox, without: Collection[str] = ()) -> Start:
@@ -40,7 +62,7 @@ def start_of(sandbox: Sandbox, without: Collection[str] = ()) -> Start:
             return _edited(bwrap.command(whole.layout, profile, mounts, seccomp_fd=ends.seccomp_fd, settings_hex=told), without)
 
         program = ALLOW_ALL if escapes.SECCOMP in without else whole.program
-        return spawn(argv, profile=profile, filter_program=program, uid=uid, env={}, reachable={})
+        return spawn(argv, profile=profile, filter_program=program, uid=uid, env={}, reachable={}, has_own_tmp=True)
 
     return start
 

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,8 @@ from company.cli.app import run
 from company.cli.stop import wait_for_end
 from company.home_lock import HomeLock
 from company.service_unit import Unit, install_unit, quote_word
+from p2p.base.clock import UnixTime
+from p2p.net.tls import browser_certificate
 from tests.support.fake_chief_http import FakeChief, running
 
 UNIT = Unit(
@@ -64,7 +67,7 @@ def test_start_hands_plain_options_to_the_node(node: Node, tmp_path: Path) -> No
 def test_a_page_open_to_others_without_tls_is_refused(node: Node, http: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["start", "--http", http, "--home", str(tmp_path)]) == 78
     assert "ssh -L" in capsys.readouterr().err
-    (tmp_path / "cert.pem").touch()
+    (tmp_path / "cert.pem").write_bytes(b"".join(browser_certificate(("127.0.0.1",), now=UnixTime(int(time.time())))))
     assert run(["start", "--http", http, "--tls-cert", str(tmp_path / "cert.pem"), "--home", str(tmp_path)]) == 0
     assert len(node.calls) == 1
 
@@ -200,5 +203,5 @@ def test_a_worker_service_keeps_its_token_out_of_the_unit(node: Node, tmp_path: 
     assert not any("secret" in word for word in seen[0].argv) and str(token_file) in seen[0].argv
     assert (token_file.read_text(), token_file.stat().st_mode & 0o777) == ("cmpw1.secret\n", 0o600)
     assert not node.calls
-    assert run([*seen[0].argv[3:]]) == 0  # the service's own call is one that the command line takes
+    assert run([*seen[0].argv[4:]]) == 0  # the service's own call is one that the command line takes
     assert node.calls[0]["token"] == "cmpw1.secret" and node.calls[0]["allow_requirements"] is True

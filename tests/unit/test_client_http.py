@@ -101,6 +101,27 @@ def test_a_kept_connection_that_went_stale_is_replaced_once() -> None:
     assert len(answered) == 2
 
 
+def test_a_post_does_not_use_a_connection_that_the_chief_has_closed() -> None:
+    """A client that waited longer than the chief keeps connections; a POST cannot be tried twice."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    answered: list[bytes] = []
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            answered.append(peer.recv(65536))
+            peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n" + b'{"path": "/"}')
+
+    with Client(parse_url(f"http://127.0.0.1:{listener.getsockname()[1]}", "t")) as client:
+        for _ in range(2):
+            thread = threading.Thread(target=serve)
+            thread.start()
+            client.login_link()
+            thread.join()  # from here on the connection is closed
+    listener.close()
+    assert [request.split()[0] for request in answered] == [b"POST", b"POST"]
+
+
 # ---- uploads
 def test_a_dataset_is_sent_once(client: Client, chief: FakeChief, tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_bytes(b"hello")
