@@ -27,6 +27,7 @@ SPKI_PREFIX = bytes.fromhex("302a300506032b6570032100")  # RFC 8410
 MAX_INDEX_BYTES = 4 << 20
 MAX_WHEEL_BYTES = 1 << 30
 TIMEOUT_S = 60
+BUILD_S = 600  # a small, busy chief that packs its wheels for the first time
 
 
 class Refused(Exception):
@@ -43,7 +44,9 @@ class Chief:
     def __str__(self) -> str:
         return f"{self.address[0]}:{self.address[1]}"
 
-    def fetch(self, path: str, limit: int, *, size: int | None = None, file: BinaryIO | None = None) -> tuple[bytes, str]:
+    def fetch(
+        self, path: str, limit: int, *, size: int | None = None, file: BinaryIO | None = None, timeout_s: float = TIMEOUT_S
+    ) -> tuple[bytes, str]:
         """GET ``path``, of at most ``limit`` and, if given, exactly ``size`` bytes, into ``file`` if given. Returns (bytes, SHA-256)."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -52,6 +55,7 @@ class Chief:
         with socket.create_connection(self.address, TIMEOUT_S) as plain, context.wrap_socket(plain) as channel:
             if key_of(channel.getpeercert(True) or b"") != self.key:
                 raise Refused(f"{self} is not the chief that made this line.")
+            channel.settimeout(timeout_s)
             channel.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
             with channel.makefile("rb") as stream:
                 return read_answer(stream, path, limit, size, file)
@@ -149,7 +153,8 @@ def check_venv() -> None:
 
 def read_index(chief: Chief) -> dict[str, Any]:
     """The chief's list of wheels, checked for form."""
-    index: dict[str, Any] = json.loads(chief.fetch("/wheels/index.json", MAX_INDEX_BYTES)[0].decode("utf-8"))
+    print(f"Asking {chief} for its wheels; the first time it has to pack them", flush=True)
+    index: dict[str, Any] = json.loads(chief.fetch("/wheels/index.json", MAX_INDEX_BYTES, timeout_s=BUILD_S)[0].decode("utf-8"))
     if index.get("format") != 1:
         raise Refused(f"This chief's index has format {index.get('format')!r}; have the chief make a new line.")
     for wheel in index["wheels"]:

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ import trio
 from company.config import parse_address
 from company.home_lock import HomeLock
 from company.listening import ANY_HOST, check_exposure, is_loopback, load_certificate, page_urls
-from company.own_worker import keep_own_worker
+from company.own_worker import NAME, Memory, command_of, keep_own_worker
 from company.paths import Home
-from p2p.base.errors import ParallelError
+from p2p.base.errors import ParallelError, UsageError
 
 _log = logging.getLogger("company.node")
 
@@ -59,6 +59,9 @@ def run_to_end(main: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         errors = list(_leaves(group))
         known = [error for error in errors if isinstance(error, ParallelError)]
         if known:
+            for error in errors:
+                if isinstance(error, Exception) and not isinstance(error, ParallelError):
+                    logging.getLogger("company.node").error("at the same time", exc_info=error)
             raise known[0] from None
         if all(isinstance(error, KeyboardInterrupt) for error in errors):
             return None
@@ -99,14 +102,35 @@ async def _chief(home: Home, options: dict[str, Any]) -> None:
         })  # fmt: skip
         count = own_slots(options.get("workers", 0))
         if count:
-            token = await chief.gate.local_token("worker")
-            nursery.start_soon(keep_own_worker, home, token, chief.addresses.for_tokens(), count, options)
+            command, token = command_of(home, count, options), await chief.gate.local_token("worker")
+            nursery.start_soon(keep_own_worker, home, command, token, tuple(chief.addresses.for_tokens()), memory_of(home))
         if not is_loopback(host):  # a machine that may join is likely to ask
             nursery.start_soon(wheels.build_soon)
         announce(chief, options, owner, page)
         if options.get("open"):
             await trio.to_thread.run_sync(_open_page, page.here, await chief.create_login(await chief.authenticate(owner)))
         await trio.sleep_forever()
+
+
+def memory_of(home: Home) -> Memory:
+    """What this home's own worker remembers of its chief; one whose memory is damaged will say so itself."""
+    from company.worker.options import load_membership, save_membership
+
+    folder = home.worker(NAME).root
+
+    def read() -> tuple[str, ...]:
+        with contextlib.suppress(UsageError):
+            known = load_membership(folder)
+            return known.addresses if known is not None else ()
+        return ()
+
+    def write(addresses: tuple[str, ...]) -> None:
+        with contextlib.suppress(UsageError):
+            known = load_membership(folder)
+            if known is not None and known.addresses != addresses:
+                save_membership(folder, replace(known, addresses=addresses))
+
+    return Memory(read, write)
 
 
 async def _until_stopped(stop: trio.Event, scope: trio.CancelScope) -> None:

@@ -11,8 +11,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -20,8 +20,6 @@ import trio
 
 from company.home_lock import holder_pid
 from company.paths import Home
-from company.worker.options import load_membership, save_membership
-from p2p.base.errors import UsageError
 
 NAME = "local"
 RESTART_S = 2.0
@@ -31,41 +29,29 @@ POLL_S = 1.0  # where the system has no pidfd
 _log = logging.getLogger("company.node")
 
 
-async def keep_own_worker(home: Home, token: str, addresses: Sequence[str], slots: int, options: Mapping[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where a worker that has joined looks for its chief. ``write``: tell it that the chief listens elsewhere now."""
+
+    read: Callable[[], tuple[str, ...]]
+    write: Callable[[tuple[str, ...]], None]
+
+
+async def keep_own_worker(home: Home, command: Sequence[str], token: str, addresses: tuple[str, ...], memory: Memory) -> None:
     """Keep one worker of this home alive until cancelled, then end it. ``addresses``: where this chief is dialled now."""
-    command = command_of(home, slots, options)
     while True:
         pid = holder_pid(home.worker(NAME).root)
-        if pid is not None and _command_line(pid) == command and _dials(home) == tuple(addresses):
+        if pid is not None and _command_line(pid) == list(command) and memory.read() == addresses:
             _log.info("taking over the worker of before (process %d)", pid)
             await _watch(pid, None)
         else:
             if pid is not None:  # it was started with other options, or waits at an address that is none any more
                 await _end_other(pid)
-            _move(home, addresses)
+            memory.write(addresses)
             process = _start(command, token)
             await _watch(process.pid, process)
             _log.warning("the chief's own worker ended with %s; starting it again", process.wait())
         await trio.sleep(RESTART_S)
-
-
-def _dials(home: Home) -> tuple[str, ...]:
-    """Where the worker of before looks for its chief."""
-    try:
-        known = load_membership(home.worker(NAME).root)
-    except UsageError:
-        return ()
-    return known.addresses if known is not None else ()
-
-
-def _move(home: Home, addresses: Sequence[str]) -> None:
-    """Tell the worker's memory that its chief listens elsewhere now; a token is of no use to a worker that has joined."""
-    try:
-        known = load_membership(home.worker(NAME).root)
-    except UsageError:
-        return  # the worker itself says what is wrong with it
-    if known is not None and known.addresses != tuple(addresses):
-        save_membership(home.worker(NAME).root, replace(known, addresses=tuple(addresses)))
 
 
 async def _end_other(pid: int) -> None:

@@ -2,7 +2,7 @@
 
 The closure of company-compute's requirements, each distribution packed into a wheel again (`company.wheel_repack`), and an index
 with every wheel's SHA-256. Building takes some seconds of CPU once; afterwards only what changed is packed again. Blocking, so a daemon
-lets ``python -m company.wheelhouse FOLDER`` do it.
+lets ``python -m company.wheelhouse FOLDER NICE`` do it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from p2p.base.errors import Unavailable
 
 ROOT = "company-compute"
 FORMAT = 1
+INSTALLER = "/install.py"
 Answer = tuple[int, str, bytes]  # HTTP status, media type, body
 
 
@@ -47,14 +48,19 @@ class Wheelhouse:
 
     def get(self, path: str) -> Answer:
         """Answer one GET of the RPC port (`p2p.net.http_get`): /install.py, /wheels/index.json and the wheels themselves."""
-        if path == "/install.py":
-            return 200, "text/x-python; charset=utf-8", Path(__file__).with_name("install_remote.py").read_bytes()
+        if path == INSTALLER:
+            return installer()
         if path == "/wheels/index.json":
             return 200, "application/json", self.index
         wheel = next((w for w in self.wheels if path == f"/wheels/{w.file}"), None)
         if wheel is None:
             return 404, "text/plain; charset=utf-8", b"there is /install.py and /wheels/index.json\n"
         return 200, "application/octet-stream", wheel.path.read_bytes()
+
+
+def installer() -> Answer:
+    """What the install line fetches and runs."""
+    return 200, "text/x-python; charset=utf-8", Path(__file__).with_name("install_remote.py").read_bytes()
 
 
 def installed_distributions(search: Iterable[str] | None = None) -> dict[str, Distribution]:
@@ -188,8 +194,8 @@ def _index_of(root: str, distribution: Distribution, wheels: Iterable[WheelFile]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Build into ``argv[0]``, at the lowest priority: whoever waits for it waits seconds, a running job would wait too."""
-    os.nice(19)
+    """Build into ``argv[0]`` with the niceness ``argv[1]``."""
+    os.nice(int(argv[1]))
     try:
         build_wheelhouse(Path(argv[0]))
     except Unavailable as error:

@@ -58,6 +58,7 @@ class Books:
         self.slots = Slots(self.leases)
         self.notes: dict[int, LeaseNote] = {}
         self.orphans: set[int] = set()  # leases of workers that are away: run elsewhere already, kept through the grace
+        self.copies: set[int] = set()  # leases that run what another slot runs late
         self.share = FairShare()
         self.disk_full = False
         self.hold_until: Monotonic | None = None
@@ -112,12 +113,14 @@ class Books:
     def lease(self, job: JobRun, slot: SlotKey, batch: Batch, now: Monotonic, *, charged_s: float, is_warm: bool = False) -> ev.SendRun:
         """Lock a slot for a batch."""
         lease = self.leases.acquire(slot, job.id, batch.first, batch.count, attempt=batch.attempt, now=now)
-        self.notes[lease.token] = LeaseNote(batch, self.predict_us(job, slot, batch), charged_s, is_warm and lease.running_since is not None)
+        is_warm = is_warm and lease.running_since is not None
+        self.notes[lease.token] = LeaseNote(batch, self.predict_us(job, slot, batch), charged_s, is_warm)
         self.slots.mark(slot, now)
         if job.first_lease is None:
             job.first_lease = now
         return ev.SendRun(
-            worker=slot[0], slot=slot[1], token=lease.token, job=job.id, first=batch.first, count=batch.count, attempt=min(batch.attempt, 65535)
+            worker=slot[0], slot=slot[1], token=lease.token, job=job.id, first=batch.first, count=batch.count,
+            attempt=min(batch.attempt, 65535),
         )
 
     def predict_us(self, job: JobRun, slot: SlotKey, batch: Batch) -> float | None:
@@ -136,6 +139,7 @@ class Books:
         """End a lease, whatever became of it."""
         self.leases.release(lease.token, now=now)
         self.orphans.discard(lease.token)
+        self.copies.discard(lease.token)
         note = self.notes.pop(lease.token)
         job = self.jobs.get(lease.job)
         if job is not None:
@@ -220,7 +224,8 @@ class Books:
             if waiting.intersection(first, count):
                 raise InvariantBroken(f"{job.id}: settled fragments of {first}+{count} wait to be run")
         found = job.waiting()
-        for first, count in [*job.done, *job.dead, *((x.first, x.count) for x in self.leases.of_job(job.id) if x.token not in self.orphans)]:
+        held = [(x.first, x.count) for x in self.leases.of_job(job.id) if x.token not in self.orphans]
+        for first, count in [*job.done, *job.dead, *held]:
             found.add(first, count)
         if not found.covers(0, job.produced):
             raise InvariantBroken(f"{job.id}: nobody has fragments {found.missing(0, job.produced)[:3]}")

@@ -25,6 +25,7 @@ from company.chief.engine import Engine
 from company.chief.facade import Conflict, Invalid, NotFound, Principal, Refused
 from company.chief.job_views import as_json, live_view, options_of, row_view
 from company.chief.library import Library
+from company.chief.ranges import RangeSet
 from company.chief.retries import MaxFails
 from company.chief.runtime import JobRuntime, segment_id
 from company.chief.segments import LogStore, SegmentStore
@@ -249,8 +250,8 @@ class JobDesk:
                 reasons.append(views.ReasonView(code="fragments-failed", text=text, actions=[{"label": "see them", "cli": f"company job failures {view.id}"}]))
         return reasons
 
-    def heatmap(self, ref: str, cells: int) -> dict[str, Any]:
-        """Runs of cells in one state each: done, failed, leased, waiting, unknown."""
+    async def heatmap(self, ref: str, cells: int) -> dict[str, Any]:
+        """Runs of cells in one state each: done, failed, leased, waiting. Of a job that is over, waiting is what never ran."""
         job_id = self.find(ref)
         live = self._engine.state.jobs.get(job_id)
         view = self._view(job_id)
@@ -259,10 +260,11 @@ class JobDesk:
             return {"cells": [], "per_cell": 1, "total": 0}
         cells = max(1, min(cells, 4096, total))
         per_cell = -(-total // cells)
+        done, dead = (live.done, live.dead) if live is not None else await self._store.read(lambda conn: _ranges_of(conn, job_id))
         states: list[str] = []
         for k in range(-(-total // per_cell)):
             first, count = k * per_cell, min(per_cell, total - k * per_cell)
-            states.append(_cell(live, self._engine, job_id, first, count) if live is not None else ("failed" if view.state == "failed" else "done"))
+            states.append(_cell(done, dead, self._engine, job_id, first, count))
         runs: list[list[Any]] = []
         for state in states:
             if runs and runs[-1][0] == state:
@@ -343,10 +345,21 @@ class JobDesk:
             yield item
 
 
-def _cell(live: Any, engine: Engine, job_id: str, first: int, count: int) -> str:
-    if live.dead.intersection(first, count):
+def _ranges_of(conn: Connection, job: str) -> tuple[RangeSet, RangeSet]:
+    """The fragments of a job that is over: done, and failed for good."""
+    done, dead = RangeSet(), RangeSet()
+    of = schema.outcome.c
+    for first, count in conn.execute(select(of.first, of.count).where(of.job == job).order_by(of.first)):
+        done.add(first, count)
+    for (fragment,) in conn.execute(select(schema.failure.c.fragment).where(schema.failure.c.job == job, schema.failure.c.final)):
+        dead.add(fragment, 1)
+    return done, dead
+
+
+def _cell(done: RangeSet, dead: RangeSet, engine: Engine, job_id: str, first: int, count: int) -> str:
+    if dead.intersection(first, count):
         return "failed"
-    if live.done.covers(first, count):
+    if done.covers(first, count):
         return "done"
     if engine.state.leases.overlapping(job_id, first, count):
         return "leased"

@@ -32,11 +32,11 @@ def _of_worker(worker: WorkerRun) -> Reason | None:
     facts = {"worker": offer.name}
     again = Action("let it work again", f"company worker resume {offer.id}")
     if not worker.connected:
-        return Reason("worker-offline", f"{offer.name} is not connected; it resumes by itself when it can.", facts, (Action("start it there", "company worker join"),))
+        start = Action("start it there", "company worker join")
+        return Reason("worker-offline", f"{offer.name} is not connected; it resumes by itself when it can.", facts, (start,))
     if worker.quarantined:
-        return Reason(
-            "worker-quarantined", f"{offer.name} is quarantined.", facts, (Action("let it work again", f"company worker release {offer.id}"),)
-        )
+        release = Action("let it work again", f"company worker release {offer.id}")
+        return Reason("worker-quarantined", f"{offer.name} is quarantined.", facts, (release,))
     if worker.paused:
         return Reason("worker-paused", f"{offer.name} is paused.", facts, (again,))
     if worker.draining:

@@ -104,7 +104,7 @@ class Chief(Protocol):
     def explain(self, ref: str) -> list[views.ReasonView]: ...  # job, job/fragment or worker
     async def change_job(self, ref: str, action: str, args: dict[str, Any], *, by: Principal) -> views.JobView: ...
     # action: pause, resume, cancel, retry(failed=True|fragments=[…]|merge=True), edit(priority=, max_fails=, …), rm
-    def heatmap(self, ref: str, cells: int) -> dict[str, Any]: ...  # {"cells": [[state, run length], …], "per_cell": k, "total": n}
+    async def heatmap(self, ref: str, cells: int) -> dict[str, Any]: ...  # {"cells": [[state, run length], …], "per_cell": k, "total": n}
     async def failures(self, ref: str, *, limit: int, offset: int) -> tuple[list[views.FailureView], int]: ...
     async def fragment_input(self, ref: str, fragment: int) -> bytes: ...  # codec bytes, for reproduce
     async def fragment_result(self, ref: str, fragment: int) -> bytes: ...  # codec bytes; partial results (M10)

@@ -1,4 +1,4 @@
-"""What changes, as a numbered stream for live pages and `company job watch` (in memory; a ring of the newest)."""
+"""What changes, as a numbered stream for live pages and `company job watch` (I/O: it only waits; a ring of the newest, in memory)."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from p2p.base.frames import Sizes
 
 Phase = Literal["queued", "splitting", "running", "merging", "done", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
+ORIGIN = Monotonic(0.0)
 AGAIN_LOOK = 65_536  # fragments of a range to run again that are offered to the batcher at once
 
 
@@ -56,7 +57,7 @@ class JobRun:
     failed_once: int = 0  # fragments that failed at least once, for `explain`
     blocked: dict[str, Reason] = field(default_factory=dict)
     kicked: dict[str, Monotonic] = field(default_factory=dict)  # --failure seed-z4: worker -> when it may take work again
-    added_at: Monotonic = Monotonic(0.0)  # moved forward by the time the job was paused
+    added_at: Monotonic = ORIGIN  # moved forward by the time the job was paused
     merge_prepared: bool = False
     started: Monotonic | None = None
     first_lease: Monotonic | None = None

@@ -22,7 +22,8 @@ from sqlalchemy.exc import IntegrityError
 from company import messages as m
 from company import views
 from company.chief.datasets import DatasetStore
-from company.chief.facade import Conflict, Invalid, NotFound, Principal, StorageFull, StoredFile, TooLarge
+from company.chief.facade import Conflict, Invalid, NotFound, Principal, StoredFile, TooLarge
+from company.chief.intake import MAX_ARCHIVE_BYTES, manifest_json, package_too_large, signed_name, tidy_name, translated
 from company.chief.packages import PackageStore
 from company.chief.store import datasets, packages
 from company.chief.store.datasets import DatasetRow
@@ -31,28 +32,20 @@ from company.chief.store.store import Store
 from company.chief.uploads import Uploads, UploadState
 from company.package import (
     MAX_BYTES,
-    ArchiveRefused,
-    PackageClaim,
     PackageInfo,
-    PackageInvalid,
     check_package,
     check_params,
-    processor_files,
+    claim_of,
     read_archive_untrusted,
     sign_package,
     tidy_files_untrusted,
     verify_package,
 )  # fmt: skip
-from company.package import TooLarge as PackageTooLarge
 from company.paths import ChiefHome
-from p2p.base.errors import MalformedMessage, PeerError, Unavailable
 from p2p.base.keys import Identity
 
 MAX_DATASET_BYTES = 1 << 40
-MAX_ARCHIVE_BYTES = MAX_BYTES + (1 << 20)
-MAX_NAME_CHARS = 100  # of a package, as in the ProcessorIs message
 Row = TypeVar("Row", PackageRow, DatasetRow)
-_UNSAFE = re.compile(r"[^\w.\- ]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,39 +93,39 @@ class Library:
         async for chunk in chunks:
             data += chunk
             if len(data) > MAX_ARCHIVE_BYTES:
-                raise _package_too_large(len(data))
-        with _translated():
+                raise package_too_large(len(data))
+        with translated():
             files = await trio.to_thread.run_sync(read_archive_untrusted, io.BytesIO(bytes(data)))
         return await self._keep(files, by=by, name=name, signer=signer, signature=signature)
 
     async def add_package_files(self, files: dict[str, bytes], *, by: Principal, name: str | None = None) -> tuple[views.PackageView, bool]:
         """Take loose files, as a form sends them."""
-        with _translated():
+        with translated():
             tidy = tidy_files_untrusted(files)
         return await self._keep(tidy, by=by, name=name, signer=None, signature=None)
 
     async def _keep(
         self, files: dict[str, bytes], *, by: Principal, name: str | None, signer: bytes | None, signature: bytes | None
     ) -> tuple[views.PackageView, bool]:
-        with _translated():
-            called = _signed_name(name) if signature is not None else _tidy_name(name or "package")
+        with translated():
+            called = signed_name(name) if signature is not None else tidy_name(name or "package")
             info = await trio.to_thread.run_sync(lambda: check_package(files, default_name=called))
         known = self._packages.get(info.digest)
         if known is not None and signature is None:
             return self._package_view(known), False
         if signer is not None and signature is not None:
             signed_for = ""
-            claim = _claim(info, signed_for)
-            with _translated():
+            claim = claim_of(info, signed_for=signed_for)
+            with translated():
                 verify_package(claim, signer=signer, signature=signature, chief=self._identity.public)
         else:
             signed_for = by.name[:100]
-            claim = _claim(info, signed_for)
+            claim = claim_of(info, signed_for=signed_for)
             signer, signature = self._identity.public, sign_package(self._identity, claim)
         await trio.to_thread.run_sync(self._packages_on_disk.put, info.digest, files)
         row = PackageRow(
             digest=info.digest, name=info.name, version=info.version, size=info.size_bytes, processor=info.processor_digest,
-            manifest=_manifest_json(info), signer=signer, signature=signature, signed_for=signed_for, uploaded=time.time(),
+            manifest=manifest_json(info), signer=signer, signature=signature, signed_for=signed_for, uploaded=time.time(),
             uploaded_by=by.name,
         )  # fmt: skip
         await self._store.write(lambda conn: packages.save(conn, row))
@@ -160,7 +153,7 @@ class Library:
         row = await self.package_row(ref)
         path = self._packages_on_disk.archive_path(row.digest)
         digest = await trio.to_thread.run_sync(self._packages_on_disk.archive_digest, row.digest)
-        return StoredFile(path, path.stat().st_size, digest.hex(), f"{_tidy_name(row.name)}.zip", "application/zip")
+        return StoredFile(path, path.stat().st_size, digest.hex(), f"{tidy_name(row.name)}.zip", "application/zip")
 
     async def remove_package(self, ref: str) -> None:
         row = await self.package_row(ref)
@@ -219,7 +212,7 @@ class Library:
         if known is not None:
             return self._dataset_view(known, 0), False
         row = DatasetRow(
-            digest=stored.digest, kind=kind, name=_tidy_name(name), size=stored.size, files=stored.files, uploaded=time.time(),
+            digest=stored.digest, kind=kind, name=tidy_name(name), size=stored.size, files=stored.files, uploaded=time.time(),
             uploaded_by=by,
         )  # fmt: skip
         await self._store.write(lambda conn: datasets.save(conn, row))
@@ -274,7 +267,7 @@ class Library:
     # ---- resumable uploads ------------------------------------------------------------------------------------------------
     async def create_upload(self, *, length: int | None, meta: dict[str, str], by: Principal) -> str:
         if meta.get("kind") == "package" and (length or 0) > MAX_ARCHIVE_BYTES:
-            raise _package_too_large(length or 0)
+            raise package_too_large(length or 0)
         state = await self.uploads.create(length=length, meta={**meta, "by": by.name}, principal=by.id, now=time.time())
         return state.id
 
@@ -322,7 +315,7 @@ class Library:
         meta = state.meta
         name = meta.get("name") or meta.get("filename") or "upload"
         if meta.get("kind") == "package":
-            with _translated():
+            with translated():
                 files = await trio.to_thread.run_sync(read_archive_untrusted, path)
             by = Principal(state.principal, "submitter", meta.get("by", ""))
             return (await self._keep(files, by=by, name=name, signer=None, signature=None))[0]
@@ -349,58 +342,6 @@ class Library:
         }  # fmt: skip
 
 
-class _translated:
-    """Errors of `company.package` as the port's own."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, PackageTooLarge):
-            raise TooLarge(error.code, error.text, hint=error.hint, **error.facts) from None
-        if isinstance(error, (PackageInvalid, ArchiveRefused)):
-            raise Invalid(error.code, error.text, hint=error.hint, **error.facts) from None
-        if isinstance(error, Unavailable) and error.code == "storage-full":
-            raise StorageFull(error.code, error.text, hint=error.hint) from None
-        if isinstance(error, MalformedMessage):
-            raise Invalid("package-refused", error.text) from None
-        if isinstance(error, PeerError):
-            raise Invalid(error.code, error.text, hint=error.hint) from None
-
-
-def _claim(info: PackageInfo, signed_for: str) -> PackageClaim:
-    from company.package import claim_of
-
-    return claim_of(info, signed_for=signed_for)
-
-
-def _manifest_json(info: PackageInfo) -> bytes:
-    return json.dumps(
-        {
-            "files": [{"path": path, "size": size} for path, size in info.files], "python": info.python,
-            "requirements": list(info.requirements), "memory_bytes": info.memory_bytes, "time_limit_s": info.time_limit_s,
-            "functions": list(info.functions), "warnings": list(info.warnings), "entry": info.entry,
-        }
-    ).encode()  # fmt: skip
-
-
-def _package_too_large(size: int) -> TooLarge:
-    return TooLarge("package-too-large", f"A package archive may have {MAX_BYTES >> 20} MiB.", limit=MAX_BYTES, actual=size)
-
-
-def _signed_name(name: str | None) -> str:
-    """The name under which a client signed: as it is, for another one would not be what the signature covers. Raises `Invalid`."""
-    if name is not None and not (0 < len(name) <= MAX_NAME_CHARS and name.isprintable()):
-        raise Invalid("package-name", f"A package's name has 1 to {MAX_NAME_CHARS} printable characters, got {name[:120]!r}.")
-    return name or "package"
-
-
-def _tidy_name(name: str) -> str:
-    """A name that is safe as a file name: the last path component, unusual characters replaced, never empty or a dot."""
-    tidy = _UNSAFE.sub("_", name.replace("\\", "/").rsplit("/", 1)[-1]).strip(". ")[:100]
-    return tidy or "data"
-
-
 def _by_prefix(ref: str, table: Mapping[bytes, Row]) -> Row | None:
     ref = ref.removeprefix("sha256:").lower()
     if not re.fullmatch(r"[0-9a-f]{6,64}", ref):
@@ -409,8 +350,3 @@ def _by_prefix(ref: str, table: Mapping[bytes, Row]) -> Row | None:
     if len(found) > 1:
         raise Conflict("ambiguous", f"{ref!r} is the beginning of {len(found)} digests; give more of it.")
     return found[0] if found else None
-
-
-def processor_paths(files: Mapping[str, bytes]) -> list[str]:
-    """The files that workers get."""
-    return sorted(processor_files(files))

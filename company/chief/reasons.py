@@ -12,6 +12,7 @@ from company.chief.lifecycle import MAX_ACTIVE_JOBS, MAX_OPEN_SPLITS
 from p2p.base.errors import Action, Reason
 
 ADD_WORKER = Action("add a worker", "company token create --role worker")
+SEE_WORKERS = Action("see the workers", "company worker list")
 MAX_NAMED = 5  # workers or jobs named in one sentence
 
 
@@ -47,7 +48,7 @@ class Reasons:
         before = books.line.place(job.id)
         opened = sum(1 for j in books.active.values() if j.split == "running")
         facts = {"jobs_active": len(books.active), "own_jobs_before": before, "limit": min(MAX_ACTIVE_JOBS, MAX_OPEN_SPLITS)}
-        actions = (Action("let it go before your other jobs", f"company job edit {job.id} --priority 10"), Action("see what runs", "company job list"))
+        actions = (_hurry(job), Action("see what runs", "company job list"))
         text = f"{opened} jobs are making fragments and {len(books.active)} have begun; it begins when one of them ends"
         return Reason("waiting-for-turn", f"{text}, after {before} of its owner's jobs." if before else f"{text}.", facts, actions)
 
@@ -66,22 +67,22 @@ class Reasons:
         if books.hold_until is not None:
             awaited = sorted(books.awaited)
             text = f"The chief has just started and waits a moment for {len(awaited)} workers that may still hold work of before."
-            return Reason("waiting-for-workers", text, {"workers": len(awaited)}, (Action("see the workers", "company worker list"),))
+            return Reason("waiting-for-workers", text, {"workers": len(awaited)}, (SEE_WORKERS,))
         if not job.has_work:
             return self._without_work(job, away=len(mine))
         return self._unplaced(job)
 
     def _without_work(self, job: JobRun, *, away: int) -> Reason:
         if job.split == "running" and not job.produced:
-            return Reason("splitting", "split has begun and not yet made a fragment.", {"fragments": 0}, (Action("see its output", f"company job logs {job.id}"),))
+            return Reason("splitting", "split has begun and not yet made a fragment.", {"fragments": 0}, (_logs(job),))
         if job.split == "running":
             facts = {"fragments": job.produced, "settled": job.settled}
             return Reason(
                 "waiting-for-split", f"All {job.produced} fragments made so far are settled or on their way; split is making more.", facts,
-                (Action("see its output", f"company job logs {job.id}"),),
+                (_logs(job),),
             )  # fmt: skip
         if away:
-            return Reason("worker-away", "The last fragments are held by a worker that is away.", {"batches": away}, (Action("see the workers", "company worker list"),))
+            return Reason("worker-away", "The last fragments are held by a worker that is away.", {"batches": away}, (SEE_WORKERS,))
         facts = {"uncommitted": job.uncommitted}
         return Reason("finishing", f"{job.uncommitted} results are being written to disk.", facts, (_follow(job),))
 
@@ -93,7 +94,7 @@ class Reasons:
             away = sorted(books.slots.workers[w].spec.name for w in books.slots.away)
             if away:
                 text = f"No worker is connected; {_named(away)} went away moments ago and may come back."
-                return Reason("no-workers", text, {"workers": 0, "away": len(away)}, (Action("see the workers", "company worker list"), ADD_WORKER))
+                return Reason("no-workers", text, {"workers": 0, "away": len(away)}, (SEE_WORKERS, ADD_WORKER))
             return Reason("no-workers", "No worker is connected.", {"workers": 0}, (ADD_WORKER,))
         refusals = [r for w in sorted(here, key=lambda w: w.spec.id) if (r := why_not(job, w)) is not None]
         if len(refusals) == len(here):
@@ -105,15 +106,23 @@ class Reasons:
         trial = sorted(w.spec.name for w in able if w.is_on_probation)
         if len(trial) == len(able):
             text = f"{_named(trial)} fell silent several times in a row and must finish one fragment before it gets more."
-            return Reason("worker-on-probation", text, {"workers": len(trial)}, (Action("see the workers", "company worker list"), ADD_WORKER))
+            return Reason("worker-on-probation", text, {"workers": len(trial)}, (SEE_WORKERS, ADD_WORKER))
         if all(books.slots.is_resting(w.spec.id) for w in able):
             names = sorted(w.spec.name for w in able)
             text = f"{_named(names)} gave work back because it could not start a sandbox; it is asked again soon."
             return Reason("worker-resting", text, {"workers": len(names)}, (Action("see what its machine can do", "company doctor"), ADD_WORKER))
         others = sorted({x.job for x in books.leases if x.job != job.id})
         facts = {"slots": books.slots.total, "workers_able": len(able), "jobs_running": len(others)}
-        actions = (Action("let it go before your other jobs", f"company job edit {job.id} --priority 10"), ADD_WORKER)
-        return Reason("slots-busy", f"Every slot that could run it is busy with {_named(others) if others else 'other work'}.", facts, actions)
+        busy = f"Every slot that could run it is busy with {_named(others) if others else 'other work'}."
+        return Reason("slots-busy", busy, facts, (_hurry(job), ADD_WORKER))
+
+
+def _hurry(job: JobRun) -> Action:
+    return Action("let it go before your other jobs", f"company job edit {job.id} --priority 10")
+
+
+def _logs(job: JobRun) -> Action:
+    return Action("see its output", f"company job logs {job.id}")
 
 
 def _follow(job: JobRun) -> Action:

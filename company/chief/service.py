@@ -239,8 +239,8 @@ class ChiefService:
     async def change_job(self, ref: str, action: str, args: dict[str, Any], *, by: Principal) -> views.JobView:
         return await self.desk.change_job(ref, action, args, by=by)
 
-    def heatmap(self, ref: str, cells: int) -> dict[str, Any]:
-        return self.desk.heatmap(ref, cells)
+    async def heatmap(self, ref: str, cells: int) -> dict[str, Any]:
+        return await self.desk.heatmap(ref, cells)
 
     async def failures(self, ref: str, *, limit: int, offset: int) -> tuple[list[views.FailureView], int]:
         return await self.files.failures(ref, limit=limit, offset=offset)

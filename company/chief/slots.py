@@ -34,7 +34,7 @@ class WorkerRun:
     draining: bool = False
     quarantined: bool = False  # by a person; `is_on_probation` is what silence leads to
     grace_until: Monotonic | None = None
-    last_heard: Monotonic = Monotonic(0.0)
+    last_heard: Monotonic = NEVER
     rate: float | None = None
     rests: dict[int, int] = field(default_factory=dict)  # slot -> batches given back unasked in a row
 

@@ -39,7 +39,7 @@ class Tail:
         """Something happened: look soon, if there is anything to look after."""
         books = self._books
         if self._due is None or self._due > self._looked_at + LOOK_EVERY_S:
-            has_tail = bool(books.slots.idle or books.fencing)
+            has_tail = bool(books.slots.idle or books.fencing or books.copies)
             self._due = Monotonic(self._looked_at + LOOK_EVERY_S) if has_tail and len(books.leases) else None
 
     def look(self, now: Monotonic) -> list[ev.Effect]:
@@ -67,7 +67,9 @@ class Tail:
                 late.append((due, lease.token))
         for _, token in sorted(late):
             effects += self._act(token, free, now)
-        if times and (free or books.fencing):
+        if effects:
+            self._due = Monotonic(now + LOOK_EVERY_S)  # what was just begun has a time of its own
+        elif times and (free or books.fencing or books.copies):
             self._due = Monotonic(max(min(times), now + LOOK_EVERY_S))
         return effects
 
@@ -80,9 +82,12 @@ class Tail:
             return None
         if job.slowness.fences and note.batch.attempt >= MAX_CHASED:
             return None
-        attempt = 0 if note.original is not None else note.batch.attempt
-        after = job.slowness.slow_after_s(note.predicted_s, attempt)
-        return None if after is None else lease.running_since + after
+        if note.original is None:
+            after = job.slowness.slow_after_s(note.predicted_s, note.batch.attempt)
+            return None if after is None else lease.running_since + after
+        usual = note.predicted_s or 0.0
+        budget = max(2 * usual, (BACKUP_SHARE * job.run_us - job.copied_us) / 1e6)
+        return lease.running_since + min(budget, job.slowness.slow_after_s(note.predicted_s, 0) or budget)
 
     # ---- what ----------------------------------------------------------------------------------------------------------
     def _act(self, token: int, free: list[SlotKey], now: Monotonic) -> list[ev.Effect]:
@@ -129,6 +134,7 @@ class Tail:
         effect = books.lease(job, slot, batch, now, charged_s=charged)
         copy = books.notes[effect.token]
         copy.original, copy.is_copy, note.copy = lease.token, True, effect.token
+        books.copies.add(effect.token)
         job.doubled.add(first, count)
         slow, other = (books.slots.workers[w].spec.name for w in (lease.worker, slot[0]))
         text = f"{count} fragments from {first} on are late on {slow}; {other} runs them too, the first result counts."
@@ -139,7 +145,7 @@ class Tail:
         running = [
             (now - lease.running_since) * 1e6
             for lease in books.leases.of_job(job.id)
-            if lease.running_since is not None and books.notes[lease.token].is_copy
+            if lease.running_since is not None and lease.token in books.copies
         ]
         if not running and job.copied_us == 0:
             return True
@@ -162,7 +168,8 @@ class Tail:
             if held.job == job.id:
                 effects.append(ev.SendCancel(worker=held.worker, token=held.token, reason="too-slow"))
                 if held.running_since is not None:
-                    job.slowness.observe(None, now - held.running_since)  # it took at least that: a rule that never saw it would kick for ever
+                    # It took at least that: a rule that never saw late answers would kick for ever.
+                    job.slowness.observe(None, now - held.running_since)
                 books.give_back(held, now, attempt=held.attempt + (held.running_since is not None))
         books.forget_ability()
         name = books.slots.workers[lease.worker].spec.name

@@ -38,7 +38,8 @@ class Verdicts:
             ]
         if not (event.count > 0 and lease.first <= event.first <= event.first + event.count <= lease.first + lease.count):
             books.give_back(lease, now)
-            return [ev.Refuse(token=event.token, worker=event.worker), ev.SendStale(worker=event.worker, token=event.token, reason="outside-lease")]
+            stale = ev.SendStale(worker=event.worker, token=event.token, reason="outside-lease")
+            return [ev.Refuse(token=event.token, worker=event.worker), stale]
         job = books.jobs[lease.job]
         batch = books.notes[lease.token].batch
         accepted = self._accept(job, event, now)

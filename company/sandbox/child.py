@@ -33,8 +33,8 @@ from p2p.base.errors import MalformedMessage
 from p2p.base.frames import NO_SIZES, Frame, FrameParser, Sizes, encode_frame
 
 READ_BYTES = 1 << 20
-PARSE_BYTES = 64 << 10  # parsed without a pause: thousands of the smallest frames, some 20 ms
-MANY_FRAMES = 100
+PARSE_BYTES, FLOOD_BYTES = 64 << 10, 4 << 10  # parsed without a pause; the less when a child sends nothing but tiny frames
+MANY_FRAMES = 100  # in one piece of them
 CHUNK_BYTES = 1 << 20
 IMPORT_LIMIT_S = 120.0
 DEATH_GRACE_S = 2.0
@@ -88,6 +88,7 @@ class Child:
         self._parser = FrameParser()
         self._frames: deque[Frame] = deque()
         self._unparsed = memoryview(b"")
+        self._piece_bytes = PARSE_BYTES
         self._patience = Patience(profile.role)
         self._killed: Killed | None = None
         self._verdict: Verdict | None = None
@@ -161,20 +162,11 @@ class Child:
 
     async def receive(self) -> Frame:
         """The next frame, its header checked (`company.sandbox.checks`). Raises `ChildFailed` for FAILED, `ChildDied` at the end."""
-        while not self._frames:
-            if not self._unparsed:
-                self._unparsed = memoryview(await self._receive_some())
-            data, self._unparsed = self._unparsed[:PARSE_BYTES], self._unparsed[PARSE_BYTES:]
-            try:
-                frames = self._parser.feed_untrusted(data)
-                for frame in frames:
-                    check_frame_untrusted(frame)
-            except MalformedMessage as error:
-                raise ChildDied(await self._condemn("garbage-on-pipe", f"the child sent nonsense: {error.text}")) from None
-            if len(frames) > MANY_FRAMES:
-                await trio.lowlevel.checkpoint()  # a child that floods us with tiny frames shall not hold up its neighbours
-            self._frames.extend(frames)
-        frame = self._frames.popleft()
+        self._patience.wait_begun(now=trio.current_time())
+        try:
+            frame = await self._next_frame()
+        finally:
+            self._patience.wait_ended(now=trio.current_time())
         self._patience.received(frame.header, len(frame.sizes), len(frame.body), now=trio.current_time())
         if frame.header[0] == wire.FAILED:
             raise ChildFailed(*frame.header[1:])
@@ -182,15 +174,29 @@ class Child:
             await self._take_output(self.profile.output)
         return frame
 
+    async def _next_frame(self) -> Frame:
+        while not self._frames:
+            if not self._unparsed:
+                self._unparsed = memoryview(await self._receive_some())
+            data, self._unparsed = self._unparsed[: self._piece_bytes], self._unparsed[self._piece_bytes :]
+            try:
+                frames = self._parser.feed_untrusted(data)
+                for frame in frames:
+                    check_frame_untrusted(frame)
+            except MalformedMessage as error:
+                raise ChildDied(await self._condemn("garbage-on-pipe", f"the child sent nonsense: {error.text}")) from None
+            self._frames.extend(frames)
+            self._piece_bytes = FLOOD_BYTES if len(frames) > MANY_FRAMES else PARSE_BYTES
+            if len(frames) > MANY_FRAMES:
+                await trio.lowlevel.checkpoint()  # a child that floods us with tiny frames shall not hold up its neighbours
+        return self._frames.popleft()
+
     async def _receive_some(self) -> bytes | bytearray:
         """Wait for bytes. Raises `ChildDied` at the end."""
-        self._patience.wait_begun(now=trio.current_time())
         try:
             data = await self._from_child.receive_some(READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             data = b""
-        finally:
-            self._patience.wait_ended(now=trio.current_time())
         if not data:
             raise ChildDied(await self._death())
         return data

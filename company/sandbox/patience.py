@@ -17,6 +17,7 @@ from typing import Any
 from company.sandbox import wire
 
 GRACE_S = 1.0  # between the page's verdict, which names the fragment, and this one
+AWAY_S = 0.05  # shorter absences count as waiting, or a flood of idle words would stop the clock
 CHUNK_BYTES_PER_S = 20e6  # a large result on its way is progress at this speed,
 MAX_CHUNK_BYTES = 4 << 30  # up to the largest there may be
 MERGE_STEP = 256  # results that a merge takes at once, before its page tells of progress
@@ -34,6 +35,7 @@ class Patience:
         self._steps = 1
         self._waited_s = 0.0
         self._waiting_since: float | None = None
+        self._away_since = float("-inf")
         self._chunk_bytes = 0
 
     def send_begun(self, header: list[Any], count: int, *, now: float) -> None:
@@ -58,6 +60,8 @@ class Patience:
 
     def wait_begun(self, *, now: float) -> None:
         """The daemon stands at the pipe from here."""
+        if now - self._away_since < AWAY_S:
+            self._waited_s += now - self._away_since
         self._waiting_since = now
 
     def wait_ended(self, *, now: float) -> None:
@@ -65,6 +69,7 @@ class Patience:
         if self._waiting_since is not None:
             self._waited_s += now - self._waiting_since
             self._waiting_since = None
+            self._away_since = now
 
     def received(self, header: list[Any], items: int, body_bytes: int, *, now: float) -> None:
         """A checked frame came."""
@@ -102,6 +107,6 @@ class Patience:
         self._progress(now)
 
     def _progress(self, now: float) -> None:
-        self._waited_s, self._chunk_bytes = 0.0, 0
+        self._waited_s, self._chunk_bytes, self._away_since = 0.0, 0, now
         if self._waiting_since is not None:
             self._waiting_since = now

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from company.sandbox.child import Child, ChildDied
-from company.sandbox.ladder import NONE, reason, refuse, rungs
+from company.sandbox.ladder import BUBBLEWRAP, NONE, reason, refuse, rungs
 from company.sandbox.profile import MIB, Profile
 from company.sandbox.rung import Rung
 from company.sandbox.selftest import SelfTest, run_self_test
@@ -24,6 +24,11 @@ class Sandbox:
         self._rung = rung
         self.rung = rung.name
         self.reason = why
+
+    @property
+    def is_for_strangers(self) -> bool:
+        """Whether another company's work may run here; on the lower rungs only one's own."""
+        return self.rung == BUBBLEWRAP
 
     @classmethod
     @asynccontextmanager

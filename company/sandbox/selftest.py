@@ -43,8 +43,27 @@ def write(path):
     with open(path, "w") as file:
         file.write("x")
 
+def shared(theirs):
+    found = []
+    for name, link in theirs.items():
+        try:
+            if os.readlink("/proc/self/ns/" + name) == link:
+                found.append(name)
+        except OSError:
+            continue
+    return found
+
+def status():
+    try:
+        with open("/proc/self/status") as file:
+            return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
+    except OSError:
+        return {}
+
 def process(wanted):
-    home, version, full = wanted
+    home, version, full, theirs = wanted
+    common, seen = shared(theirs), status()
+    powers = int(seen.get("CapEff", "0"), 16) | int(seen.get("CapPrm", "0"), 16)
     checks = {
         "python": (sys.version == version, sys.version.split()[0]),
         "no-fork": refused(fork),
@@ -59,6 +78,9 @@ def process(wanted):
         "environment": (not (set(os.environ) - set(full)), ", ".join(sorted(set(os.environ) - set(full)))[:200]),
         "tmp": (not refused(write, os.environ["TMPDIR"] + "/probe")[0], "writable"),
         "sysctl": refused(write, "/proc/sys/kernel/core_pattern"),
+        "namespaces": (not common, "shared with the daemon: " + ", ".join(common) if common else "own"),
+        "no-capabilities": (not powers, hex(powers)),
+        "no-new-privileges": (seen.get("NoNewPrivs", "1") == "1", "cannot gain any"),
     }
     return {name: list(value) for name, value in checks.items()}
 """
@@ -66,6 +88,8 @@ _ENVIRONMENT = (
     "PATH", "HOME", "TMPDIR", "LANG", "TZ", "PYTHONHASHSEED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
     "LD_LIBRARY_PATH", "PWD", "LC_CTYPE",
 )  # fmt: skip
+
+_NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +112,7 @@ async def run_self_test(start: Callable[[Profile], Child], rung: str) -> SelfTes
         return SelfTest(False, (("start", False, str(error)),))
     try:
         with trio.fail_after(TIMEOUT_S):
-            return await _probe(child)
+            return await _probe(child, rung)
     except ChildDied as death:
         return SelfTest(False, (("start", False, death.verdict.text),))
     except (ChildFailed, MalformedMessage, trio.TooSlowError) as error:
@@ -97,10 +121,11 @@ async def run_self_test(start: Callable[[Profile], Child], rung: str) -> SelfTes
         await child.aclose()
 
 
-async def _probe(child: Child) -> SelfTest:
+async def _probe(child: Child, rung: str) -> SelfTest:
     await child.load(role="process", files={"processor/main.py": _PROBE}, options={})
     home = pwd.getpwuid(os.getuid()).pw_dir if _has_account() else "/root"
-    item = encode_value([home, sys.version, _ENVIRONMENT])
+    ours = {name: os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES} if rung == "bubblewrap" else {}
+    item = encode_value([home, sys.version, _ENVIRONMENT, ours])
     await child.send([wire.RUN, 0, 0, []], np.array([len(item)], dtype="<u4"), item)
     frame = await child.receive()
     if frame.header[0] != wire.OUTCOME:

@@ -67,7 +67,7 @@ class JobPages:
             headline=headline_of(job, reasons),
             phases=phases_of(job),
             tab=title_of(job, percent),
-            strip=strip_of(chief.heatmap(job.id, STRIP_CELLS)),
+            strip=strip_of(await chief.heatmap(job.id, STRIP_CELLS)),
             groups=groups_of(failures),
             failed=failed,
             grouped=len(failures),

@@ -126,10 +126,11 @@ class _Exchange(web.BaseRequest):
                 raise
             return piece
 
-    def abort(self) -> None:
-        """Cut the connection, so that the client sees that its answer is not whole."""
+    def abort(self) -> web.StreamResponse:
+        """Cut the connection, so that the client sees that its answer is not whole. Returns what aiohttp wants, and nobody gets."""
         if self.transport is not None:
             self.transport.abort()
+        return web.Response(status=499)  # an exception would be logged as our fault
 
 
 class _Site:
@@ -167,7 +168,7 @@ class _Site:
         try:
             answer = await trio_as_aio(self._run)(exchange)
             if answer is None:
-                return _cut(exchange)
+                return exchange.abort()
             return answer if isinstance(answer, web.StreamResponse) else await _send_whole(exchange, answer)
         finally:
             self._active.discard(exchange)
@@ -334,12 +335,6 @@ def _headers_of(response: Response) -> CIMultiDict[str]:
     return headers
 
 
-def _cut(exchange: _Exchange) -> web.StreamResponse:
-    """Cut the connection. What is returned reaches nobody: aiohttp wants an answer, and logs an exception as our fault."""
-    exchange.abort()
-    return web.Response(status=499)
-
-
 async def _send_whole(exchange: _Exchange, response: Response) -> web.StreamResponse:
     """Send bytes or a part of a file (asyncio side); a client that stops taking them is cut off."""
     body = response.body
@@ -373,7 +368,7 @@ async def _send_whole(exchange: _Exchange, response: Response) -> web.StreamResp
         return out
     except (TimeoutError, EOFError, OSError) as error:
         _log.info("%s %s was cut off: %s", exchange.method, exchange.path, error)
-        return _cut(exchange)
+        return exchange.abort()
     finally:
         if descriptor is not None:
             os.close(descriptor)

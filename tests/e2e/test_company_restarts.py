@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.company_processes import RunningCompany, until, write_package
+from tests.support.company_processes import RunningCompany, until, value_of, write_package
+
+pytestmark = pytest.mark.slow
 
 N = 400
 PROCESS = """
@@ -75,6 +78,44 @@ def test_a_chief_killed_in_the_middle_of_a_job_goes_on_with_it(own_company: Runn
     assert indices == list(range(N)), "every fragment exactly once"
     assert own_company.is_running("w1")
     assert own_company.is_running("w2")
+
+
+def test_a_long_fragment_is_not_run_again_because_the_chief_was(own_company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path / "p", "import time\ndef process(fragment):\n    began = time.time()\n    time.sleep(9)\n    return began\n"
+    )
+    job = own_company.client.submit(package, numbers, params={"n": 1})
+    until(lambda: job.status()["fragments"]["leased"], "a lease")
+    old_enough = time.time() + 6.0  # a lease of 5 s gets a row
+    until(lambda: time.time() > old_enough, "the lease on disk")
+    own_company.kill("chief")
+    killed = time.time()
+    own_company.start_chief()
+    again = own_company.client.job(job.id)
+    assert again.wait(60).state == "done", again.view
+    assert value_of(again, tmp_path / "out")[0] < killed, "it began before, and once"
+
+
+def test_a_job_survives_any_number_of_kills(own_company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(tmp_path / "p", PROCESS, merge=MERGE_FILE)
+    job = own_company.client.submit(package, numbers, params={"n": N})
+
+    def progress(more: int) -> None:
+        at = job.status()["fragments"]["done"]
+        until(lambda: job.status()["fragments"]["done"] >= min(N, at + more) or job.is_over, f"{more} results more than {at}")
+
+    for _ in range(2):
+        progress(40)
+        own_company.kill("w1")
+        own_company.start_worker("w1")
+        own_company.wait_ready("w1")
+        progress(20)
+        own_company.kill("chief")
+        own_company.start_chief()
+        job = own_company.client.job(job.id)
+    assert job.wait(90).state == "done", job.view
+    (path,) = job.download(tmp_path / "out")
+    assert path.read_bytes() == expected()
 
 
 def test_a_chief_that_is_stopped_in_order_goes_on_with_its_jobs_and_keeps_the_ended_ones(

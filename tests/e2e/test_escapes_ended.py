@@ -146,6 +146,8 @@ FORGERIES = {
     "ever-new-fragments": FORGED + "n = 0\nwhile True:\n    n += 1; slots[0] = n % 7; slots[1] = n; slots[4] = 1; slots[2] = time.monotonic_ns()",
     "in-the-future": FORGED + "slots[2] = 1 << 63\nwhile True: time.sleep(1)",
     "a-page-of-its-own": "os.close(5)\nos.open('/dev/zero', os.O_RDWR)\n" + FORGED.replace("mmap.mmap(5,", "mmap.mmap(-1,") + "while True: time.sleep(1)",
+    "drowned-in-statuses": FORGED
+    + "import msgpack\nh = msgpack.packb([22, 1, 0, '', None])\nmany = (struct.pack('<IIQ', len(h), 0, 0) + h) * 4000\nwhile True:\n    slots[4] = 0\n    os.write(4, many)",
     "page-of-ones": FORGED + "slots[2] = slots[4] = 0\nfor n in (0, 1, 3, 5, 6, 7): slots[n] = (1 << 64) - 1\nwhile True: time.sleep(1)",
 }  # fmt: skip
 
@@ -271,7 +273,7 @@ async def test_parser_keeps_the_daemon_responsive_under_a_flood_of_tiny_frames(s
                     worst = max(worst, trio.current_time() - before)
     finally:
         await child.aclose()
-    assert seen > 20_000 and worst < 0.25, (seen, worst)
+    assert seen > 5_000 and worst < 0.15, (seen, worst)
 
 
 async def test_a_forged_page_and_log_do_not_harm_who_reads_them(sandbox: Sandbox) -> None:

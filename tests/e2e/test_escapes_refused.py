@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 import trio
 
-from company.sandbox import Sandbox
+from company.sandbox import Sandbox, seccomp
+from company.sandbox.selftest import run_self_test
+from p2p.base.errors import UsageError
 from tests.support import escapes
 from tests.support.escapes import ESCAPES, Escape
-from tests.support.sandbox_layers import ROLES, ask, require_bubblewrap, start_of
+from tests.support.sandbox_layers import ALLOW_ALL, ROLES, ask, require_bubblewrap, start_of
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the attempts know the system call numbers of x86_64 alone")
 TMP_BYTES = 16 << 20
@@ -137,3 +139,26 @@ def test_without_its_own_pid_namespace_a_child_of_the_same_user_reaches_its_pare
     chosen = [e for e in ESCAPES.values() if e.name in ("signal-parent", "limits-of-parent")]
     told = trio.run(_try, surroundings, "process", chosen, (escapes.SECCOMP, escapes.PIDS))
     assert all(said.startswith("WORKED") for said in told.values()), told
+
+
+LACKING = ((escapes.SECCOMP,), (escapes.NET,), (escapes.CAPS,), (escapes.READ_ONLY,))
+
+
+async def test_start_up_proof_passes_with_all_layers_and_fails_without_any_of_these(tmp_path: Path) -> None:
+    async with Sandbox.open(home=tmp_path) as sandbox:
+        require_bubblewrap(sandbox)
+        assert sandbox.is_for_strangers and (await sandbox.self_test()).ok
+        for without in LACKING:
+            proof = await run_self_test(start_of(sandbox, without), sandbox.rung)
+            assert not proof.ok and proof.first_failure(), without
+
+
+async def test_a_daemon_without_a_sandbox_that_proves_itself_refuses_to_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The filter is what both rungs need; without one that holds, no daemon opens, and only its owner's words change that."""
+    monkeypatch.setattr(seccomp, "program", lambda *_, **__: ALLOW_ALL)
+    with pytest.raises(UsageError) as refused:
+        async with Sandbox.open(home=tmp_path):
+            pass
+    assert refused.value.code == "no-sandbox" and "no-fork" in refused.value.text
+    async with Sandbox.open(home=tmp_path, allow_none=True) as sandbox:
+        assert sandbox.rung == "none" and not sandbox.is_for_strangers

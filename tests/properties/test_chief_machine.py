@@ -8,9 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.support.chief_world import FakeJob, FakeWorker, World
+from tests.support.chief_world import World
+from tests.support.fake_workers import FakeJob, FakeWorker
 
-SEEDS = range(400)
+SEEDS = range(60)
 KEPT_SEEDS: tuple[int, ...] = ()  # seeds that failed once, kept for ever
 
 

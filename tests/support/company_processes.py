@@ -55,9 +55,9 @@ class RunningCompany:
         return connect(str(self.ready["chief"]["http"]), token, home=self.root / "elsewhere")
 
     # ---- processes ----------------------------------------------------------------------------------------------------
-    def start_chief(self) -> None:
-        """Start the chief and keep its ports for later starts."""
-        self._spawn("chief", "start", "--workers", "0", "--http", self.http, "--rpc", self.rpc, "--dht", "off", "--json")
+    def start_chief(self, *options: str) -> None:
+        """Start the chief, with further ``options`` if need be, and keep its ports for later starts."""
+        self._spawn("chief", "start", "--workers", "0", "--http", self.http, "--rpc", self.rpc, "--dht", "off", "--json", *options)
         said = self.wait_ready("chief")
         self.http = str(said["http"]).removeprefix("http://")
         self.rpc = str(said["rpc"])

@@ -315,7 +315,7 @@ class FakeChief:
         self.emit(f"job.{action}", **args)
         return self.jobs.pop(job.id) if action == "rm" else self.jobs[job.id]
 
-    def heatmap(self, ref: str, cells: int) -> dict[str, Any]:
+    async def heatmap(self, ref: str, cells: int) -> dict[str, Any]:
         self.job(ref)
         return {"cells": [["done", 5], ["failed", 1], ["leased", 2], ["waiting", 2]], "per_cell": 1, "total": 10}
 

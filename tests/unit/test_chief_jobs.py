@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from company.chief import events as ev
-from p2p.base.errors import InvariantBroken
+from p2p.base.errors import InvariantBroken, Reason
 from tests.support.chief_world import World
 
 
@@ -167,7 +167,7 @@ def test_events_of_a_job_that_is_over_change_nothing() -> None:
     late: list[ev.Event] = [
         ev.SplitProduced(job="j-1", first=0, sizes=sizes), ev.SplitEnded(job="j-1", total=3), ev.SplitDiffers(job="j-1"),
         ev.SplitCounted(job="j-1", total=3), ev.MergeEnded(job="j-1"), ev.Committed(job="j-1", ranges=((0, 1),)),
-        ev.WorkerBlocked(worker="w-a", job="j-1", reason=w.told and None or __import__("p2p.base.errors", fromlist=["Reason"]).Reason("x", "y")),
+        ev.WorkerBlocked(worker="w-a", job="j-1", reason=Reason("x", "y")),
         ev.JobChanged(job="j-1", action="pause"),
     ]  # fmt: skip
     for event in late:

@@ -7,7 +7,8 @@ import numpy as np
 from company.chief import events as ev
 from company.chief.slots import GRACE_S
 from p2p.base.errors import Reason
-from tests.support.chief_world import FakeJob, World
+from tests.support.chief_world import World
+from tests.support.fake_workers import FakeJob
 
 
 def world(*workers: tuple[str, int], **offer: object) -> World:
@@ -246,12 +247,12 @@ def test_a_python_that_does_not_fit_is_a_reason() -> None:
 
 def test_a_missing_requirement_makes_the_job_wait_and_says_what_the_owner_can_allow() -> None:
     w = world(("w-a", 1), requirements_allowed=False)
-    w.submit("j-1", [1.0], requirements=("pandas",))
+    w.submit("j-1", [10.0], requirements=("pandas",))
     w.run_for(0.1)
-    w.post(ev.WorkerBlocked(worker="w-a", job="j-1", reason=Reason("requirement-missing", "this machine lacks pandas")))
+    w.post(ev.WorkerBlocked(worker="w-a", job="j-1", reason=Reason("requirements-not-allowed", "this machine lacks pandas")))
     assert not len(w.state.leases)
     found = reason(w)
-    assert found.code == "requirement-missing" and "pandas" in found.text
+    assert found.code == "requirements-not-allowed" and "pandas" in found.text
     assert any("--allow-requirements" in (a.cli or "") for a in found.actions)
     w.disconnect(w.workers["w-a"], for_s=1.0)
     w.run_for(2.0)

@@ -316,7 +316,7 @@ async def test_large_bytes_are_sent_whole() -> None:
         assert (await ask(address, "GET", "/x")).body == data
 
 
-async def test_an_event_stream_is_sent_as_made_and_ends_when_the_client_leaves() -> None:
+async def test_an_event_stream_is_sent_as_made_and_ends_when_the_client_leaves(caplog: pytest.LogCaptureFixture) -> None:
     ended = trio.Event()
 
     async def events() -> AsyncIterator[bytes]:
@@ -338,9 +338,11 @@ async def test_an_event_stream_is_sent_as_made_and_ends_when_the_client_leaves()
         assert b"text/event-stream" in data and not ended.is_set()
         await stream.aclose()
         await ended.wait()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+    assert [r.getMessage() for r in caplog.records if r.levelname in ("WARNING", "ERROR")] == []
 
 
-async def test_a_long_poll_ends_when_the_client_leaves_and_a_post_does_not() -> None:
+async def test_a_long_poll_ends_when_the_client_leaves_and_a_post_does_not(caplog: pytest.LogCaptureFixture) -> None:
     cancelled, started, finish, finished = trio.Event(), trio.Event(), trio.Event(), trio.Event()
 
     async def poll(_request: Request) -> Response:
@@ -368,6 +370,8 @@ async def test_a_long_poll_ends_when_the_client_leaves_and_a_post_does_not() -> 
                 await trio.testing.wait_all_tasks_blocked(0.05)
                 finish.set()
             await then()
+            await trio.testing.wait_all_tasks_blocked(0.05)
+    assert [r.getMessage() for r in caplog.records if r.levelname in ("WARNING", "ERROR")] == []
 
 
 async def test_an_answer_that_fails_while_it_is_made_is_cut_not_ended() -> None:

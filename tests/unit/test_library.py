@@ -12,7 +12,8 @@ import trio
 
 from company import views
 from company.chief.facade import Invalid, NotFound, Principal, TooLarge
-from company.chief.library import MAX_ARCHIVE_BYTES, Library
+from company.chief.intake import MAX_ARCHIVE_BYTES
+from company.chief.library import Library
 from company.chief.store.store import Store
 from company.package import check_package, claim_of, sign_package
 from company.paths import Home

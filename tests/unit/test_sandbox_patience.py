@@ -71,6 +71,15 @@ def test_time_in_which_the_daemon_does_not_read_is_not_the_childs() -> None:
     assert patience.waited_s(now=51.0) == 3.0
 
 
+def test_a_flood_of_idle_words_does_not_stop_the_clock() -> None:
+    patience = running(1)
+    for step in range(1, 1001):
+        patience.wait_ended(now=step * 0.01)
+        patience.received([wire.STATUS, 1, 0, "", None], 0, 0, now=step * 0.01)
+        patience.wait_begun(now=step * 0.01 + 0.009)
+    assert 10 <= patience.waited_s(now=10.01) < 10.02
+
+
 def test_a_large_result_on_its_way_buys_time_by_its_bytes_alone() -> None:
     patience = running(1)
     come(patience, [wire.CHUNK, 0, False], 1.0, items=1, size=1)

@@ -93,7 +93,7 @@ async def failures(call: Call) -> Response:
 
 async def heatmap(call: Call) -> Response:
     """Fragment states as runs, at most ``cells`` of them."""
-    return json_reply(call.chief.heatmap(call.arg("id"), number(call.request, "cells", 1024, 1, 4096)))
+    return json_reply(await call.chief.heatmap(call.arg("id"), number(call.request, "cells", 1024, 1, 4096)))
 
 
 async def counts(call: Call) -> Response:

@@ -1,0 +1,46 @@
+"""What is fixed about a job when it is submitted, and about a worker when it comes (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Range = tuple[int, int]  # first, count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """All that is fixed about a job when it is submitted."""
+
+    id: str
+    owner: str
+    package: bytes
+    processor: bytes
+    dataset: bytes
+    name: str
+    priority: int = 0
+    max_fails: str = "0"
+    time_limit_s: float = 600.0
+    memory_bytes: int = 512 << 20
+    batching: str = "adaptive"
+    matching: str = "stable"
+    failure: str = "log-z"
+    retries: int = 3
+    requirements: tuple[str, ...] = ()
+    python: str = ""
+    created: float = 0.0  # Unix seconds, for views only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """What a worker's machine offers."""
+
+    id: str
+    name: str
+    slots: int
+    cores: int = 1
+    memory_bytes: int = 0
+    python: str = ""
+    platform: str = ""
+    isolation: str = ""
+    requirements_allowed: bool = False
+    version: str = ""

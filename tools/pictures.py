@@ -1,0 +1,87 @@
+"""Make the pictures of the documentation from a real company with real jobs: ``python -m tools.pictures [FOLDER]`` (needs chromium).
+
+Every run is a real one, so the numbers differ from run to run; what the pictures show is what a visitor sees, at a size that loads fast.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Browser
+
+from tests.conftest import find_chromium
+from tests.support.company_processes import RunningCompany, until, write_package
+from tests.support.web_browser import Visitor, chromium_running
+
+ROOT = Path(__file__).parents[1]
+MAX_BYTES = 150_000
+SIZE = {"width": 1120, "height": 720}
+
+SURVEY = """
+    from company import task
+
+    def process(fragment):
+        print(f"reading plate {fragment}")
+        task.status(f"plate {fragment}: fitting")
+        if fragment % 29 == 7:
+            raise ValueError(f"plate {fragment}: expected 96 wells, got {fragment % 5}")
+        return sum(range(2_000_000)) % 1000 + fragment
+"""
+COUNTED = "def split(data, n=10):\n    yield from range(n)\n\ndef count(data, n=10):\n    return n\n"
+
+
+def fill(company: RunningCompany, root: Path) -> str:
+    """Give the company a history and a job that runs; returns that job's id."""
+    client = company.client
+    company.start_workers("amber", "cedar", slots=1)
+    limit = root / "limit.txt"
+    limit.write_text("30000000\n")
+    client.submit(ROOT / "examples" / "primes", limit).wait(120)
+    client.submit(ROOT / "examples" / "wordcount", Path(tempfile.__file__).parent / "json", params={}).wait(120)
+    survey = write_package(root / "survey", SURVEY, split=COUNTED, manifest='name = "survey"\nversion = "1.0"\n')
+    plates = root / "plates-2026-11.csv"
+    plates.write_text("plate,wells\n")
+    client.submit(survey, plates, params={"n": 60}, name="survey without a tolerance").wait(120)
+    client.submit(survey, plates, params={"n": 60}, name="survey of October", max_fails="10%").wait(120)
+    running = client.submit(survey, plates, params={"n": 900}, name="survey of November", max_fails="10%")
+    client.submit(ROOT / "examples" / "raytracer", ROOT / "examples" / "raytracer" / "scene.json", priority=-1)
+    until(lambda: (running.status()["fraction"] or 0) > 0.4, "the job is half way", timeout_s=300)
+    return running.id
+
+
+def take(browser: Browser, company: RunningCompany, job: str, folder: Path) -> None:
+    """One picture of each page."""
+    visitor = Visitor(browser, company, viewport=SIZE)
+    visitor.log_in()
+    for name, path in (("job", f"/jobs/{job}"), ("home", "/"), ("workers", "/workers"), ("submit", "/jobs/new")):
+        visitor.go(path)
+        visitor.page.wait_for_load_state("networkidle")
+        to = folder / f"{name}.png"
+        visitor.page.screenshot(path=to)
+        size = to.stat().st_size
+        print(f"{to}  {size // 1000} kB")
+        if size > MAX_BYTES:
+            raise SystemExit(f"{to} has {size} bytes; at most {MAX_BYTES} are wanted in the repository")
+    visitor.close()
+
+
+def main() -> int:
+    """Start a company, fill it, look at it, stop it."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "pictures"
+    chromium = find_chromium()
+    if chromium is None:
+        print("no chromium on this machine; as root on Debian: apt-get install chromium", file=sys.stderr)
+        return 1
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name, RunningCompany(Path(name)) as company, chromium_running(chromium) as browser:
+        company.start_chief("--name", "Bio Lab")
+        job = fill(company, Path(name))
+        take(browser, company, job, folder)
+        company.client.job(job).cancel()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
