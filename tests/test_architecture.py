@@ -31,7 +31,7 @@ NOT_QUITE_PURE = {
     "company.chief.store.schema": "declares tables with SQLAlchemy; touches no database",
 }
 ADDRESSES = re.compile(
-    r"""/work/|/root/|/home/(?!new\b)[a-z]+|(?:https?|file)://[^\s"'`]*(?:pypi|pythonhosted|npmjs|/simple/|proxy\.golang)|^--(?:extra-)?index-url""",
+    r"""(?<![\w}])/work/|(?<![\w}])/root/|/home/(?!new\b)[a-z]+|(?:https?|file)://[^\s"'`]*(?:pypi|pythonhosted|npmjs|/simple/|proxy\.golang)|^--(?:extra-)?index-url""",
     re.MULTILINE,
 )
 

@@ -1,4 +1,4 @@
-"""Fragment path 1/8, its disk side - datasets by digest: ``datasets/<sha256>/data``, a file or a folder (I/O).
+"""Fragment path 1/9, its disk side - datasets by digest: ``datasets/<sha256>/data``, a file or a folder (I/O).
 
 A dataset is spooled and hashed while it comes, and appears under its digest by one rename, whole and fsynced, or not at all. A
 file's digest is that of its bytes; a tree's is that of its manifest, so the same files are one dataset however they were packed.

@@ -284,6 +284,8 @@ class JobDesk:
                 raise Conflict("job-over", f"{job_id} is {self._row(job_id).state} already.", state=self._row(job_id).state)
             if action == "edit" and "max_fails" in args:
                 MaxFails.parse(str(args["max_fails"]))
+            if action == "edit":
+                self._keep_edit(job_id, args)
             self._engine.post(ev.JobChanged(job=job_id, action=action, args=args, reason=f"{action} by {by.name}" if action != "edit" else ""))
             await self._committer.wait_idle()
         elif action == "retry":
@@ -298,6 +300,15 @@ class JobDesk:
         else:
             raise Invalid("action-unknown", f"There is no action {action!r} on a job.")
         return self.job(job_id)
+
+    def _keep_edit(self, job_id: str, args: dict[str, Any]) -> None:
+        """What was edited holds after a restart too: it goes into the row that the machine has saved next."""
+        runtime = self._engine.runtimes[job_id]
+        options = options_of(runtime.row)
+        for name in ("max_fails", "time_limit_s", "memory_bytes", "retries"):
+            if name in args:
+                setattr(options, name, args[name])
+        runtime.row = replace(runtime.row, options=as_json(options))
 
     async def _retry(self, job_id: str, args: dict[str, Any]) -> None:
         """Run again what failed: final failures, or merge alone. Results that exist are kept."""

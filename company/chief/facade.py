@@ -1,4 +1,4 @@
-"""What the HTTP side may ask of a chief: the narrow port between `company.chief.api`/`company.web` and the service.
+"""What the HTTP side may ask of a chief: the port between `company.chief.api`/`company.web` and the service (pure).
 
 Every method raises `p2p.base.errors.ParallelError` subclasses with a ``code``; `NotFound` and `Conflict` below map to 404 and 409.
 Ids may be given as a unique prefix or as "last". Methods without ``async`` only read the state in memory.

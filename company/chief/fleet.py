@@ -1,4 +1,4 @@
-"""Workers as users see and handle them (part of the port `company.chief.facade.Chief`)."""
+"""Workers as users see and handle them: part of the port `company.chief.facade.Chief` (I/O through the gate)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job as every surface shows it: built from its row, and from the machine while it lives (pure)."""
+"""A job as every surface shows it: built from its row, and from the machine while it lives (I/O free, but knows the runtime)."""
 
 from __future__ import annotations
 

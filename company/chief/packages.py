@@ -1,4 +1,4 @@
-"""Fragment path 1/8, its disk side - packages by digest: ``packages/<sha256>/{files/…,package.zip,processor.zip}`` (I/O).
+"""Fragment path 1/9, its disk side - packages by digest: ``packages/<sha256>/{files/…,package.zip,processor.zip}`` (I/O).
 
 `company.package` reads and checks; here a checked package is put on disk, whole and fsynced under its digest, or not at all.
 """

@@ -110,7 +110,8 @@ class Reasons:
         if all(books.slots.is_resting(w.spec.id) for w in able):
             names = sorted(w.spec.name for w in able)
             text = f"{_named(names)} gave work back because it could not start a sandbox; it is asked again soon."
-            return Reason("worker-resting", text, {"workers": len(names)}, (Action("see what its machine can do", "company doctor"), ADD_WORKER))
+            doctor = Action("see what its machine can do", "company doctor")
+            return Reason("worker-resting", text, {"workers": len(names)}, (doctor, ADD_WORKER))
         others = sorted({x.job for x in books.leases if x.job != job.id})
         facts = {"slots": books.slots.total, "workers_able": len(able), "jobs_running": len(others)}
         busy = f"Every slot that could run it is busy with {_named(others) if others else 'other work'}."

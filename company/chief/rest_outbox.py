@@ -1,4 +1,4 @@
-"""What waits to be said to a worker that speaks REST (memory only): the other way beside an RPC channel.
+"""What waits to be said to a worker that speaks REST: the other way beside an RPC channel (I/O: wakes those who wait).
 
 Frames leave in the answer to a call of the worker or in a call to it, whichever comes first. An answer may be lost, and two bodies may
 overtake each other; so a body is complete in itself (a Run has its JobIs in front until the worker has shown that it knows the job), and

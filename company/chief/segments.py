@@ -1,4 +1,4 @@
-"""Fragment path 8/8, its disk side - results in files that only grow, one record a batch (I/O).
+"""Fragment path 8/9, its disk side - results in files that only grow, one record a batch (I/O).
 
 ``results/<n>.seg`` = ``PARSEG1\\0`` + job id (16 bytes), then records, each a frame with the header
 ``[job, first, count, attempt, token, input_digest, digest, blobs, crc32]``. The sum covers the other header fields, the sizes and

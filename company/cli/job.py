@@ -1,4 +1,4 @@
-"""company job: everything about jobs. The commands lie in job_*.py by what they need to import."""
+"""company job: everything about jobs, in job_*.py by what they need to import (I/O)."""
 
 from __future__ import annotations
 

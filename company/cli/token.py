@@ -38,7 +38,8 @@ def create(session: Session, role: str, ttl: float, uses: int, label: str) -> No
     until = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(info["expires"])) if info.get("expires") else "for ever"
     if role != "worker":
         say(f"Role {role}, valid until {until}:\n\n    {made['token']}\n")
-        say(f"Use it: company login {client.transport.address.url} (it asks for the token), or COMPANY_URL=… COMPANY_TOKEN=… company job list")
+        say(f"Use it: company login {client.transport.address.url} (it asks for the token)")
+        say("In scripts: COMPANY_URL=… COMPANY_TOKEN=… company job list")
         return
     times = "once" if info.get("uses_left") == 1 else f"{info.get('uses_left')} times"
     join = made.get("join_line") or f"company worker join {made['token']}"

@@ -1,4 +1,4 @@
-"""Fragment path 1/8, client's half - send a package or a dataset (I/O).
+"""Fragment path 1/9, client's half - send a package or a dataset (I/O).
 
 A dataset is hashed first: what the chief has already is not sent again. Up to 64 MiB go in one request; more goes by tus 1.0 and
 resumes where it stopped, also in another run of the command. The chief's digest is compared with ours.

@@ -1,4 +1,4 @@
-"""Fragment path 6/8, the daemon's side - one sandboxed child: send, receive, watch, kill, reap (I/O).
+"""Fragment path 6/9, the daemon's side - one sandboxed child: send, receive, watch, kill, reap (I/O).
 
 Whatever a child does, its owner sees one of three things: a frame, `ChildFailed` (the module raised where nothing is left
 to do) or `ChildDied` with a verdict. What it says is parsed with bounds; nonsense on the pipe kills it.

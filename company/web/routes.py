@@ -1,4 +1,4 @@
-"""Every page of a chief, in one list (pure)."""
+"""Every page of a chief, in one list (I/O: through its handlers)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fragment path 6/8 - fragments and results too large to inline, over a second channel, through files (I/O).
+"""Fragment path 6/9 - fragments and results too large to inline, over a second channel, through files (I/O).
 
 One request at a time; never more than a megabyte of a blob in memory. What came is compared with the digest that the Run or the
 chief's answer names.

@@ -1,4 +1,4 @@
-"""Fragment path 6/8 - what a package requires, as a read-only folder of packages that its sandbox gets besides (I/O).
+"""Fragment path 6/9 - what a package requires, as a read-only folder of packages that its sandbox gets besides (I/O).
 
 Only where this machine's owner said --allow-requirements. Wheels come from the chief alone, signed and by digest, are installed without
 network and without running anything, and are tried by an import inside a sandbox before the first batch is accepted.

@@ -1,4 +1,4 @@
-"""Fragment path 6/8 - cheap checks of what a sandboxed child says about a batch (pure).
+"""Fragment path 6/9 - cheap checks of what a sandboxed child says about a batch (pure).
 
 A child runs a stranger's code, so its frames are hostile: counts, lengths and indices are compared with the lease, with numpy
 and without a step per fragment. The results themselves are never opened here.

@@ -1,4 +1,4 @@
-"""Fragment path 6/8 - results too large to inline, as a child sends them: CHUNKs before the OUTCOME that names them (I/O).
+"""Fragment path 6/9 - results too large to inline, as a child sends them: CHUNKs before the OUTCOME that names them (I/O).
 
 Spooled as they come, hashed on the way, bounded by what one result may have; the OUTCOME must name exactly what came.
 """

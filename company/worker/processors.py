@@ -1,4 +1,4 @@
-"""Fragment path 6/8 - processors: cached by digest across jobs and starts, verified before their first use (I/O).
+"""Fragment path 6/9 - processors: cached by digest across jobs and starts, verified before their first use (I/O).
 
 What lies in the cache is as untrusted as what comes from the wire: digest and signature are checked again after every start,
 before a file of it goes to a child. Verified files are kept in memory up to a bound, because every child needs them.

@@ -1,4 +1,4 @@
-"""Fragment path 7/8 - hold results until the chief has them on disk (I/O: spool files only).
+"""Fragment path 7/9 - hold results until the chief has them on disk (I/O: spool files only).
 
 Bounded: ``memory_limit`` bytes in memory, then files up to ``spool_limit``, then `wait_room` does not return and the slots
 stop reading from their children, which stops those. Nothing is forgotten but by `forget_part` and `forget_lease`, so a part

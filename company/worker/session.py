@@ -1,4 +1,4 @@
-"""Fragment path 6/8 - run batches in one warm child, the next one always in its pipe before the answer to the last (I/O).
+"""Fragment path 6/9 - run batches in one warm child, the next one always in its pipe before the answer to the last (I/O).
 
 A session serves one job in one child. It ends when the slot's next batch is of another job, when the job is over, when a
 withdrawn batch stands in the pipe, or when the child dies; the slot then starts another one.

@@ -1,4 +1,4 @@
-"""Fragment path 6/8 - one slot: take a blank child for a job, keep it warm, replace it when it dies (I/O).
+"""Fragment path 6/9 - one slot: take a blank child for a job, keep it warm, replace it when it dies (I/O).
 
 The slot decides what a dead child means: the fragment it was at is guilty and ends its lease, the batch ahead in the pipe has not
 begun and is run again in a fresh child without the chief hearing of it.

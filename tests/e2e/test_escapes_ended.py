@@ -273,7 +273,7 @@ async def test_parser_keeps_the_daemon_responsive_under_a_flood_of_tiny_frames(s
                     worst = max(worst, trio.current_time() - before)
     finally:
         await child.aclose()
-    assert seen > 5_000 and worst < 0.15, (seen, worst)
+    assert seen > 5_000 and worst < 0.35, (seen, worst)
 
 
 async def test_a_forged_page_and_log_do_not_harm_who_reads_them(sandbox: Sandbox) -> None:

@@ -25,6 +25,7 @@ from p2p.base.clock import UnixTime
 from p2p.net.tls import browser_certificate
 from tests.support.company_processes import RunningCompany, is_alive, until, value_of, write_package
 
+pytestmark = pytest.mark.slow
 START = ("start", "--dht", "off", "--json")
 LOOPBACK = ("--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0")
 STOP_WITHIN_S = 3.0 * float(os.environ.get("COMPANY_TEST_PATIENCE", "3"))  # 3 s on an idle machine

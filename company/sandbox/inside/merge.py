@@ -1,4 +1,4 @@
-"""Fragment path 8/8, inside - stream the results through the package's ``merge`` (I/O).
+"""Fragment path 8/9, inside - stream the results through the package's ``merge`` (I/O).
 
 Results are read from the pipe when ``merge`` asks for the next one, so a part of them is in memory at a time.
 """

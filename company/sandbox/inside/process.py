@@ -1,4 +1,4 @@
-"""Fragment path 6/8, inside - run the fragments of a batch and give their outcomes in bulk (I/O).
+"""Fragment path 6/9, inside - run the fragments of a batch and give their outcomes in bulk (I/O).
 
 The loop of `Runner._stretch` costs about 370 ns per fragment, so it does nothing per fragment but decode, call, encode, note
 the time and write the index to the page. It reads the run of bytes as one stream of values and looks at the sizes only after

@@ -1,4 +1,4 @@
-"""Fragment path 2/8, inside - the generator that makes fragments on demand (I/O).
+"""Fragment path 2/9, inside - the generator that makes fragments on demand (I/O).
 
 Back-pressure is the pipe: when the parent does not read, writing waits, and with it the generator. A second thread sends
 what has lain for 50 ms, so that a fragment never waits for a slow successor.

@@ -5,7 +5,7 @@ const lost = (is) => { const bar = document.getElementById("lost"); if (bar) bar
 
 // the part that asks again; a job that has ended asks no more
 document.addEventListener("htmx:before:request", (event) => {
-  if (!live()?.hasAttribute("hx-get")) event.preventDefault();
+  if (document.hidden || !live()?.hasAttribute("hx-get")) event.preventDefault();
 });
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && live()?.hasAttribute("hx-get")) htmx.trigger(live(), "look");
@@ -13,7 +13,7 @@ document.addEventListener("visibilitychange", () => {
 document.addEventListener("htmx:error", () => lost(true));
 document.addEventListener("htmx:after:swap", () => { lost(false); dress(); });
 // what somebody opened stays open when the part is replaced
-htmx.registerExtension("keep-open", { x: 1 });
+htmx.registerExtension("keep-open", { htmx_before_morph_attr: (element, detail) => detail.attrName !== "open" });
 
 const zoned = new Intl.DateTimeFormat("en-GB", {
   year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
