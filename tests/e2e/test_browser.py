@@ -319,7 +319,7 @@ def test_form_with_a_wrong_token_is_refused_in_words(visit: Visit, slow_job: Job
 def test_no_page_breaks_accessibility_or_overflows(
     visit: Visit, company: RunningCompany, slow_job: Job, plates: Path, numbers: Path
 ) -> None:
-    from axe_playwright_python.sync_playwright import Axe
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the package axe-playwright-python of the test extra")
 
     done = company.run(plates, numbers, params={"n": 30}, max_fails="50%")
     failed = company.run(plates, numbers, params={"n": 30})
@@ -333,7 +333,7 @@ def test_no_page_breaks_accessibility_or_overflows(
         v.page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
         # the second look is for the other colours only: the rest of the page is the same
         rules = {"runOnly": ["color-contrast"]} if v is visitors[1] else None
-        found = Axe().run(v.page, options=rules).response["violations"]
+        found = axe.Axe().run(v.page, options=rules).response["violations"]
         faults.extend(f"{path}: {one['id']} {[node['html'][:100] for node in one['nodes']]}" for one in found)
         v.page.set_viewport_size({"width": 390, "height": 800})
         if v.overflow() > 0:
