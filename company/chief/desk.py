@@ -119,8 +119,8 @@ class JobDesk:
             row=row, dirs=dirs, files=package.files, processor=package.info.processor_digest, requirements=package.info.requirements,
             data=data, data_name=data_name, memory_bytes=options.memory_bytes or package.info.memory_bytes,
             time_limit_s=options.time_limit_s or package.info.time_limit_s, segments=segments, logs=logs,
-            check=SplitCheck([(r.first, r.count, r.input_digest) for r in finished]), cpu_us=row.cpu_us,
-            dead_before=frozenset(f.fragment for f in failed if f.final),
+            check=SplitCheck([(r.first, r.count, r.input_digest) for r in finished]), cpu_us=sum(r.cpu_us for r in finished),
+            done_before=sum(r.count for r in finished), dead_before=frozenset(f.fragment for f in failed if f.final),
         )  # fmt: skip
         self._engine.runtimes[row.id] = runtime
         spec = ev.JobSpec(
@@ -286,7 +286,7 @@ class JobDesk:
                 MaxFails.parse(str(args["max_fails"]))
             if action == "edit":
                 self._keep_edit(job_id, args)
-            self._engine.post(ev.JobChanged(job=job_id, action=action, args=args, reason=f"{action} by {by.name}" if action != "edit" else ""))
+            self._engine.post(ev.JobChanged(job=job_id, action=action, args=args, reason=f"Cancelled by {by.name}." if action == "cancel" else ""))
             await self._committer.wait_idle()
         elif action == "retry":
             await self._retry(job_id, args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -70,10 +71,16 @@ class Fleet:
             id=row.id, name=row.name, state=state, reason=reason_view(reason), slots=spec.slots if spec else 0, slots_busy=busy,  # type: ignore[arg-type]
             cores=spec.cores if spec else 0, memory_bytes=spec.memory_bytes if spec else 0, python=spec.python if spec else "",
             platform=spec.platform if spec else "", isolation=spec.isolation if spec else "", rate=live.rate if live else row.rate,
-            last_seen=row.last_seen, joined=row.joined, address=row.address, via=row.via, transport=row.transport,
+            last_seen=self._last_seen(row), joined=row.joined, address=row.address, via=row.via, transport=row.transport,
             version=spec.version if spec else "", jobs=sorted({lease.job for lease in leases}),
             clock_skew_s=session.clock_skew_s if session is not None else None,
         )  # fmt: skip
+
+    def _last_seen(self, row: WorkerRow) -> float:
+        live = self._engine.state.slots.workers.get(row.id)
+        if live is None or not live.connected:
+            return row.last_seen
+        return time.time() - max(0.0, self._engine.now() - live.last_heard)
 
     def _state(self, row: WorkerRow, busy: int) -> tuple[str, Reason | None]:
         live = self._engine.state.slots.workers.get(row.id)

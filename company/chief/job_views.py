@@ -85,7 +85,7 @@ def live_view(job: JobRun, runtime: JobRuntime, *, names: tuple[str, str], lease
     )  # fmt: skip
     view.fraction = min(1.0, settled / total) if total else None
     if job.first_lease is not None and job.last_result is not None and job.last_result > job.first_lease:
-        view.rate_per_s = job.done.total / (job.last_result - job.first_lease)
+        view.rate_per_s = max(0, job.done.total - runtime.done_before) / (job.last_result - job.first_lease)
     if total is not None and settled < total:
         found = job.estimator.estimate(total - settled, max(1, slots), rng)
         if found is not None:

@@ -37,6 +37,7 @@ class JobRuntime:
     segments: SegmentStore
     logs: LogStore
     check: SplitCheck
+    done_before: int = 0  # fragments with a result when this start of the chief took the job over
     dead_before: frozenset[int] = frozenset()  # failed for good in an earlier run: nobody will ask for them
     window: FragmentWindow = field(default_factory=FragmentWindow)
     room: trio.Event = field(default_factory=trio.Event)
