@@ -112,7 +112,7 @@ class Assigner:
         worker = books.slots.workers[slot[0]]
         if depth and not self._is_short(slot, worker, now):
             return None
-        users = sorted(self._ranked, key=lambda u: books.share.rank(u, now)) if len(self._ranked) > 1 else list(self._ranked)
+        users = sorted(self._ranked, key=books.share.rank) if len(self._ranked) > 1 else list(self._ranked)
         order = self._ranked[users[0]] if len(users) == 1 else [job for user in users for job in self._ranked[user]]
         if len(order) > 1:
             order = self._stay(slot, order, now)

@@ -240,7 +240,7 @@ class Lifecycle:
                 effects.append(ev.PrepareMerge(job=job.id))
         if books.is_line_moved:
             books.is_line_moved = False
-            effects += self._start_splits(now)
+            effects += self._start_splits()
         return effects
 
     def _merge(self, job: JobRun) -> list[ev.Effect]:
@@ -249,7 +249,7 @@ class Lifecycle:
         text = f"{job.done.total} results are being merged."
         return [ev.SaveJob(job=job.id), ev.Tell(job=job.id, kind="merging", text=text), ev.StartMerge(job=job.id)]
 
-    def _start_splits(self, now: Monotonic) -> list[ev.Effect]:
+    def _start_splits(self) -> list[ev.Effect]:
         """Let queued jobs begin while there is room for their windows. Paused and stuck jobs keep theirs, so some is kept for others."""
         books = self._books
         if not len(books.line):
@@ -257,7 +257,7 @@ class Lifecycle:
         opened = sum(1 for j in books.active.values() if j.split == "running")
         busy = {j.spec.owner for j in books.active.values()}
         effects: list[ev.Effect] = []
-        for user, name in list(books.line.in_order(books.share, now)):
+        for user, name in list(books.line.in_order(books.share)):
             if opened >= MAX_OPEN_SPLITS or len(books.active) >= MAX_ACTIVE_JOBS:
                 break
             if user in busy and opened >= MAX_OPEN_SPLITS - KEPT_SPLITS:

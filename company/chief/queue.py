@@ -10,6 +10,7 @@ Waldspurger, Weihl 1995 (stride scheduling) for turning shares into an order. Jo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,7 @@ class FairShare:
     def __init__(self, usage: Mapping[str, float] | None = None, *, now: Monotonic = _ORIGIN) -> None:
         """``usage``: decayed slot-seconds per user, as `usage` gave them before a restart."""
         self._usage: dict[str, tuple[float, Monotonic]] = {user: (seconds, now) for user, seconds in (usage or {}).items()}
+        self._height = {user: _height(seconds, now) for user, seconds in (usage or {}).items()}
         self._virtual: dict[str, float] = {}
         self._active: frozenset[str] = frozenset()
         self._floor = 0.0
@@ -63,7 +65,9 @@ class FairShare:
     def charge(self, user: str, slot_seconds: float, now: Monotonic) -> None:
         """Book what a user's batch takes: the expectation when it is leased, the (also negative) difference when it ends."""
         self._virtual[user] = self._virtual.get(user, self._floor) + slot_seconds * max(LEAST_USAGE_SLOTS, self.usage_slots(user, now))
-        self._usage[user] = (max(0.0, self._decayed(user, now) + slot_seconds), now)
+        seconds = max(0.0, self._decayed(user, now) + slot_seconds)
+        self._usage[user] = (seconds, now)
+        self._height[user] = _height(seconds, now)
 
     def usage_slots(self, user: str, now: Monotonic) -> float:
         """Slots used on average over about the last day: k slots used for ever give k."""
@@ -77,11 +81,11 @@ class FairShare:
     def order(self, jobs: Sequence[QueuedJob], now: Monotonic) -> list[QueuedJob]:
         """Sort jobs: the first that wants a slot gets the next one. Ties break by age, then by id."""
         self.note_active({job.owner for job in jobs if job.wants_slot})
-        return sorted(jobs, key=lambda j: (*self.rank(j.owner, now), *own_rank(j, now)))
+        return sorted(jobs, key=lambda j: (*self.rank(j.owner), *own_rank(j, now)))
 
-    def rank(self, user: str, now: Monotonic) -> tuple[float, float, str]:
+    def rank(self, user: str) -> tuple[float, float, str]:
         """Sorts users: the smallest gets the next slot. Right among users given to `note_active` since."""
-        return (self._virtual.get(user, self._floor), self.usage_slots(user, now), user)
+        return (self._virtual.get(user, self._floor), self._height.get(user, -math.inf), user)
 
     def note_active(self, users: Iterable[str]) -> None:
         """Say which users want slots now; whoever comes back from idleness starts level with those who work."""
@@ -99,6 +103,11 @@ class FairShare:
     def _decayed(self, user: str, now: Monotonic) -> float:
         seconds, since = self._usage.get(user, (0.0, now))
         return float(seconds * 0.5 ** (max(0.0, now - since) / HALF_LIFE_S))
+
+
+def _height(seconds: float, since: Monotonic) -> float:
+    """Grows with usage at any one moment, and needs no clock to compare: log2 of it, plus the half-lives that have passed."""
+    return -math.inf if seconds <= 0 else math.log2(seconds) + since / HALF_LIFE_S
 
 
 def parse_priority(value: int) -> int:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from company.chief.jobrun import JobRun
 from company.chief.queue import FairShare
-from p2p.base.clock import Monotonic
 
 _Entry = tuple[int, float, str]
 
@@ -45,9 +44,9 @@ class WaitingLine:
             if not line:
                 del self._lines[found[0]]
 
-    def in_order(self, share: FairShare, now: Monotonic) -> Iterator[tuple[str, str]]:
+    def in_order(self, share: FairShare) -> Iterator[tuple[str, str]]:
         """(user, job) in the order of their turns: one user after the other, each with the first of its jobs, then the rest."""
-        users = sorted(self._lines, key=lambda user: share.rank(user, now))
+        users = sorted(self._lines, key=share.rank)
         for user in users:
             yield user, self._lines[user][0][2]
         for user in users:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from company.chief import events as ev
 from company.chief.slots import GRACE_S
@@ -150,9 +151,11 @@ def test_after_a_restart_workers_hand_over_what_they_held() -> None:
     assert sum(worker.busy_s for worker in w.workers.values()) <= 0.5 * 40 + 0.01, "nothing was computed twice"
 
 
-def test_a_long_fragment_is_not_run_twice_because_the_chief_restarted() -> None:
+@pytest.mark.parametrize("chunk_s", [0.0, 3.0])
+def test_a_long_fragment_is_not_run_twice_because_the_chief_restarted(chunk_s: float) -> None:
+    """Whether the workers come back before split has made the fragment again, or after."""
     w = world(("w-a", 1), ("w-b", 1))
-    job = w.submit("j-1", [60.0, 60.0])
+    job = w.submit("j-1", [60.0, 60.0], chunk_s=chunk_s)
     w.run_for(5.0)
     w.restart(down_s=0.2)
     finished(w, job)
@@ -174,16 +177,43 @@ def test_after_a_restart_nothing_is_handed_out_until_known_workers_are_back() ->
 
 def test_a_result_that_cannot_be_checked_as_a_whole_is_not_taken() -> None:
     w = world(("w-a", 1))
-    w.submit("j-1", [5.0] * 2)
-    w.run_for(1.0)
-    lease = next(iter(w.state.leases))
+    w.submit("j-1", [0.01] * 400)
+    w.run(lambda: any(x.count > 2 for x in w.state.leases))
+    lease = next(x for x in w.state.leases if x.count > 2)
+    before = w.state.jobs["j-1"].done.total
     effects = w.post(
         ev.OutcomeArrived(
-            worker="w-a", token=lease.token, job="j-1", first=lease.first, count=1, last=True, ok=(), raised=(lease.first,), run_us=1,
-            is_whole_only=True,
+            worker="w-a", token=lease.token, job="j-1", first=lease.first, count=2, last=True, ok=((lease.first, 1),),
+            raised=(lease.first + 1,), run_us=1, is_whole_only=True,
         )
     )  # fmt: skip
     assert any(isinstance(e, ev.Refuse) for e in effects)
+    assert w.state.jobs["j-1"].done.total == before
+
+
+def test_what_a_worker_kept_through_a_broken_line_is_not_run_again() -> None:
+    w = world(("w-a", 1))
+    job = w.submit("j-1", [3.0] * 2)
+    w.run_for(1.0)
+    w.disconnect(w.workers["w-a"], for_s=1.0)
+    assert w.state.jobs["j-1"].again.count == 1
+    w.run(lambda: w.workers["w-a"].session > 0)
+    assert w.state.jobs["j-1"].again.count == 0
+    finished(w, job)
+    assert w.workers["w-a"].busy_s <= 6.01
+
+
+def test_the_first_result_ends_the_other_lease_at_once() -> None:
+    w = world(("w-a", 1), ("w-b", 1))
+    w.submit("j-1", [10.0, 10.0, 100.0])
+    w.run_for(1.0)
+    first = w.state.leases.of_worker("w-a")[0]
+    w.kill(w.workers["w-b"], back_after_s=None)
+    w.add_worker("w-c", 1)
+    w.disconnect(w.workers["w-a"], for_s=0.5)
+    w.add_worker("w-d", 1)
+    w.run(lambda: w.state.jobs["j-1"].done.contains(first.first))
+    assert all(x.first != first.first for x in w.state.leases), "nobody runs on what is done"
 
 
 def test_three_silences_in_a_row_put_a_worker_on_probation_until_it_has_finished_one_fragment() -> None:
