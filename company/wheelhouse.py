@@ -141,9 +141,7 @@ def open_wheelhouse(folder: Path) -> Wheelhouse:
     wheels = []
     for file, size, sha256 in found:
         name, version = file.split("-")[:2]
-        wheels.append(
-            WheelFile(name=canonicalize_name(name), version=version, file=file, size=size, sha256=sha256, path=folder / file)
-        )
+        wheels.append(WheelFile(name=canonicalize_name(name), version=version, file=file, size=size, sha256=sha256, path=folder / file))
     return Wheelhouse(folder, tuple(wheels), index)
 
 

@@ -182,9 +182,7 @@ class Assigner:
         key = (job.id, avoid)
         if key not in self._others:
             books = self._books
-            self._others[key] = any(
-                w.spec.id not in avoid and w.takes_work and books.is_able(job, w) for w in books.slots.workers.values()
-            )
+            self._others[key] = any(w.spec.id not in avoid and w.takes_work and books.is_able(job, w) for w in books.slots.workers.values())
         return self._others[key]
 
     # ---- matching ------------------------------------------------------------------------------------------------------

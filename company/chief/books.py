@@ -119,7 +119,12 @@ class Books:
         if job.first_lease is None:
             job.first_lease = now
         return ev.SendRun(
-            worker=slot[0], slot=slot[1], token=lease.token, job=job.id, first=batch.first, count=batch.count,
+            worker=slot[0],
+            slot=slot[1],
+            token=lease.token,
+            job=job.id,
+            first=batch.first,
+            count=batch.count,
             attempt=min(batch.attempt, 65535),
         )
 

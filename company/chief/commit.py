@@ -147,9 +147,7 @@ def _append(pieces: list[Piece]) -> list[OutcomeRow]:
         digest = xxhash.xxh3_128_digest(piece.body)
         for offset, _, _ in piece.blobs:
             piece.segments.adopt_blob(piece.token, piece.first + offset)
-        header = RecordHeader(
-            piece.job, piece.first, piece.count, piece.attempt, piece.token, piece.input_digest, digest, piece.blobs
-        )
+        header = RecordHeader(piece.job, piece.first, piece.count, piece.attempt, piece.token, piece.input_digest, digest, piece.blobs)
         place = piece.segments.append(header, piece.sizes, piece.body)
         log_offset, log_len = piece.logs.append(piece.log) or (None, 0)
         rows.append(

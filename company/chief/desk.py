@@ -29,10 +29,10 @@ from company.chief.ranges import RangeSet
 from company.chief.retries import MaxFails
 from company.chief.runtime import JobRuntime, segment_id
 from company.chief.segments import LogStore, SegmentStore
-from company.chief.storybook import Storybook
 from company.chief.store import failures, jobs, outcomes, schema
 from company.chief.store.jobs import JobRow
 from company.chief.store.store import Store
+from company.chief.storybook import Storybook
 from company.paths import ChiefHome
 from p2p.base.codec import CodecError, encode_value
 from p2p.base.errors import UsageError
@@ -181,7 +181,7 @@ class JobDesk:
             return ref
         if ref == "last" and ids:
             return max(ids, key=lambda i: self._row(i).created)
-        found = [i for i in ids if i.startswith(ref) or i.startswith(f"j-{ref}")] if len(ref) >= 2 else []
+        found = [i for i in ids if i.startswith((ref, f"j-{ref}"))] if len(ref) >= 2 else []
         found = found or [i for i in ids if self._row(i).name == ref]
         if len(found) == 1:
             return found[0]
@@ -240,14 +240,20 @@ class JobDesk:
             text = f"Done: {view.fragments.done} fragments." if not view.fragments.failed else (
                 f"Done: {view.fragments.done} fragments, {view.fragments.failed} failed and were left out."
             )  # fmt: skip
-            reasons.append(views.ReasonView(code="done", text=text, actions=[{"label": "fetch it", "cli": f"company job download {view.id}"}]))
+            reasons.append(
+                views.ReasonView(code="done", text=text, actions=[{"label": "fetch it", "cli": f"company job download {view.id}"}])
+            )
         live = self._engine.state.jobs.get(view.id)
         if live is not None:
             for worker, reason in sorted(live.blocked.items()):
                 reasons.append(views.ReasonView(code=reason.code, text=f"{worker}: {reason.text}", facts=dict(reason.facts)))
             if live.failed_once:
                 text = f"{live.failed_once} fragments failed at least once; {live.dead.total} for good."
-                reasons.append(views.ReasonView(code="fragments-failed", text=text, actions=[{"label": "see them", "cli": f"company job failures {view.id}"}]))
+                reasons.append(
+                    views.ReasonView(
+                        code="fragments-failed", text=text, actions=[{"label": "see them", "cli": f"company job failures {view.id}"}]
+                    )
+                )
         return reasons
 
     async def heatmap(self, ref: str, cells: int) -> dict[str, Any]:
@@ -286,7 +292,9 @@ class JobDesk:
                 MaxFails.parse(str(args["max_fails"]))
             if action == "edit":
                 self._keep_edit(job_id, args)
-            self._engine.post(ev.JobChanged(job=job_id, action=action, args=args, reason=f"Cancelled by {by.name}." if action == "cancel" else ""))
+            self._engine.post(
+                ev.JobChanged(job=job_id, action=action, args=args, reason=f"Cancelled by {by.name}." if action == "cancel" else "")
+            )
             await self._committer.wait_idle()
         elif action == "retry":
             await self._retry(job_id, args)
@@ -380,12 +388,3 @@ def _cell(done: RangeSet, dead: RangeSet, engine: Engine, job_id: str, first: in
 def _delete_rows(conn: Connection, job: str, firsts: list[int]) -> None:
     for at in range(0, len(firsts), 500):
         conn.execute(schema.outcome.delete().where(schema.outcome.c.job == job, schema.outcome.c.first.in_(firsts[at : at + 500])))
-
-
-def not_ready(view: views.JobView) -> Conflict:
-    """Why there is no final result yet, with the progress in the facts."""
-    facts: dict[str, Any] = {"state": view.state, "done": view.fragments.done, "total": view.fragments.total, "fraction": view.fraction}
-    if view.state in ("failed", "cancelled"):
-        return Conflict(f"job-{view.state}", view.reason.text if view.reason else f"The job is {view.state}.", hint=f"company job retry {view.id}", **facts)
-    return Conflict("result-not-ready", f"{view.id} is {view.state}: {view.fragments.done} of {view.fragments.total or 'at least ' + str(view.fragments.at_least)} done.", **facts)
-

@@ -149,9 +149,7 @@ class Engine:
         runtime = self.runtimes.get(message.job)
         items = frame.cut()
         detail = Died(message, bytes(items[0][:65536]) if items else b"", bytes(items[1][:4096]) if len(items) > 1 else b"")
-        event = ev.FragmentDied(
-            worker=worker, token=message.token, job=message.job, index=message.index, cause=message.cause, infra=infra
-        )
+        event = ev.FragmentDied(worker=worker, token=message.token, job=message.job, index=message.index, cause=message.cause, infra=infra)
         ops: list[Op] = []
         for effect in self.state.handle(event, self.now()):
             if isinstance(effect, ev.KeepFailure) and runtime is not None:

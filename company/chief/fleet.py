@@ -85,10 +85,17 @@ class Fleet:
     def _state(self, row: WorkerRow, busy: int) -> tuple[str, Reason | None]:
         live = self._engine.state.slots.workers.get(row.id)
         if row.state == "quarantined" or (live is not None and live.quarantined):
-            return "quarantined", Reason("quarantined", "It gets no work until it is released.", {}, (Action("release", f"company worker release {row.id}"),))
+            return "quarantined", Reason(
+                "quarantined", "It gets no work until it is released.", {}, (Action("release", f"company worker release {row.id}"),)
+            )
         if live is None or not live.connected:
             since = {"last_seen": row.last_seen}
-            return "offline", Reason("offline", "No channel is open; it resumes by itself when it can.", since, (Action("start it there", "company worker join"),))
+            return "offline", Reason(
+                "offline",
+                "No channel is open; it resumes by itself when it can.",
+                since,
+                (Action("start it there", "company worker join"),),
+            )
         if live.paused:
             return "paused", Reason("paused", "Paused by an operator.", {}, (Action("resume", f"company worker resume {row.id}"),))
         if live.draining:

@@ -114,7 +114,9 @@ class Gate:
             return self._check_pair(token.removeprefix(BEARER_PREFIX), "access")
         row = self._check_token(self._parse_untrusted(token))
         if row.kind == "join":
-            raise Refused("token-for-joining", "This token lets a worker join; its calls then carry the one that the join is answered with.")
+            raise Refused(
+                "token-for-joining", "This token lets a worker join; its calls then carry the one that the join is answered with."
+            )
         return Principal(row.id, row.role, row.label or f"{row.role}-{row.id}")  # type: ignore[arg-type]
 
     def _parse_untrusted(self, text: str) -> JoinToken:
@@ -141,7 +143,9 @@ class Gate:
         try:
             check(row if row is not None and row.kind == kind else None, secret.encode()[:200], time.time())
         except TokenRefused as error:
-            raise Refused(error.code, error.text.replace("token", kind), hint="company open" if kind != "access" else "", **error.facts) from None
+            raise Refused(
+                error.code, error.text.replace("token", kind), hint="company open" if kind != "access" else "", **error.facts
+            ) from None
         assert row is not None
         return Principal(row.principal or row.id, row.role, row.label or row.role)  # type: ignore[arg-type]
 
@@ -186,7 +190,9 @@ class Gate:
                 raise
         assert row is not None
         if row.role != "worker":
-            raise PeerError("token-wrong-role", f"This is a token for a {row.role}, not for a worker.", hint="company token create --role worker")
+            raise PeerError(
+                "token-wrong-role", f"This is a token for a {row.role}, not for a worker.", hint="company token create --role worker"
+            )
         worker = await self.admit(machine, key, address, via=message.via, transport="rpc", token=row.id)
         return m.Joined(worker, company_id_text(self._identity.public), HEARTBEAT_MS, int(time.time()))
 
@@ -246,7 +252,9 @@ class Gate:
         """A worker that joined before is back."""
         row = self.workers.get(worker)
         if row is None or row.pubkey != key:
-            raise PeerError("worker-unknown", "This chief does not know this worker; it needs a new token.", hint="company token create --role worker")
+            raise PeerError(
+                "worker-unknown", "This chief does not know this worker; it needs a new token.", hint="company token create --role worker"
+            )
         if row.state == "removed":
             raise PeerError("worker-removed", "This worker was removed from the company.")
         row = replace(row, name=machine.name, machine=msgpack.packb(machine.as_array()), address=address, last_seen=time.time())

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import msgpack
 import numpy as np
 import trio
+from sqlalchemy import Connection
 
 from company import views
 from company.chief.commit import Committer
-from company.chief.desk import JobDesk, not_ready
+from company.chief.desk import JobDesk
 from company.chief.engine import Engine
 from company.chief.facade import NotFound, StoredFile
+from company.chief.job_views import not_ready
 from company.chief.logs import STDERR, LogStore
 from company.chief.merger import VALUE_FILE
 from company.chief.runtime import JobRuntime, segment_id
@@ -76,7 +79,7 @@ class JobFiles:
 
     async def final_result(self, ref: str) -> StoredFile:
         view = self._desk.job(ref)
-        row = self._desk._row(view.id)  # noqa: SLF001 - one part of the chief
+        row = self._desk._row(view.id)
         if view.state != "done" or row.result_name is None or row.result_digest is None:
             raise not_ready(view)
         path = self._result_dir(view.id, row.merge_attempt) / row.result_name
@@ -88,7 +91,7 @@ class JobFiles:
         view = self._desk.job(ref)
         if view.state != "done":
             raise not_ready(view)
-        path = self._result_dir(view.id, self._desk._row(view.id).merge_attempt) / VALUE_FILE  # noqa: SLF001
+        path = self._result_dir(view.id, self._desk._row(view.id).merge_attempt) / VALUE_FILE
         if not path.is_file():
             raise NotFound("no-value", "merge returned nothing; download its files.")
         return await trio.to_thread.run_sync(path.read_bytes)
@@ -150,7 +153,7 @@ async def iterate_results(store: Store, home: ChiefHome, job: str, *, start: int
     try:
         while given < limit:
             at = start
-            rows = await store.read(lambda conn: outcomes.load(conn, job, start=at, limit=ROWS_AT_ONCE))
+            rows = await store.read(partial(_rows_from, job, at))
             if not rows:
                 return
             for row in rows:
@@ -162,6 +165,10 @@ async def iterate_results(store: Store, home: ChiefHome, job: str, *, start: int
                     return
     finally:
         segments.close()
+
+
+def _rows_from(job: str, start: int, conn: Connection) -> tuple[OutcomeRow, ...]:
+    return outcomes.load(conn, job, start=start, limit=ROWS_AT_ONCE)
 
 
 def _results_of(segments: SegmentStore, row: OutcomeRow, start: int, limit: int) -> list[tuple[int, bytes]]:

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from company import views
+from company.chief.facade import Conflict
 from company.chief.jobrun import JobRun
 from company.chief.runtime import JobRuntime
 from company.chief.store.jobs import JobRow
@@ -63,7 +64,9 @@ def row_view(row: JobRow, *, names: tuple[str, str], done: int, failed: int) -> 
     )  # fmt: skip
 
 
-def live_view(job: JobRun, runtime: JobRuntime, *, names: tuple[str, str], leased: int, slots: int, rng: np.random.Generator) -> views.JobView:
+def live_view(
+    job: JobRun, runtime: JobRuntime, *, names: tuple[str, str], leased: int, slots: int, rng: np.random.Generator
+) -> views.JobView:
     """A job that lives. ``leased``: fragments that slots hold now."""
     row = runtime.row
     view = row_view(row, names=names, done=job.done.total, failed=job.dead.total)
@@ -98,3 +101,20 @@ def as_json(request: views.JobSubmit) -> bytes:
     data = msgspec.to_builtins(request)
     data["params"] = {}
     return json.dumps(data).encode()
+
+
+def not_ready(view: views.JobView) -> Conflict:
+    """Why there is no final result yet, with the progress in the facts."""
+    facts: dict[str, Any] = {"state": view.state, "done": view.fragments.done, "total": view.fragments.total, "fraction": view.fraction}
+    if view.state in ("failed", "cancelled"):
+        return Conflict(
+            f"job-{view.state}",
+            view.reason.text if view.reason else f"The job is {view.state}.",
+            hint=f"company job retry {view.id}",
+            **facts,
+        )
+    return Conflict(
+        "result-not-ready",
+        f"{view.id} is {view.state}: {view.fragments.done} of {view.fragments.total or 'at least ' + str(view.fragments.at_least)} done.",
+        **facts,
+    )

@@ -126,7 +126,7 @@ class MergeChild:
         except MalformedMessage as error:
             return _merge_error(error)
 
-    async def _value(self, child: Child) -> bytes | None | MergeError:
+    async def _value(self, child: Child) -> bytes | MergeError | None:
         parts: list[bytes] = []
         while True:
             frame = await child.receive()

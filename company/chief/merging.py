@@ -6,10 +6,12 @@ import logging
 import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import trio
+from sqlalchemy import Connection
 
 from company.chief import events as ev
 from company.chief.merger import MergeChild, MergeError, MergePlan, MergeResult
@@ -91,9 +93,7 @@ class Merging:
                 ended = await child.run(self._feed(runtime)) if isinstance(child, MergeChild) else child
                 runtime.row = replace(runtime.row, merge_attempt=runtime.row.merge_attempt + 1)
                 if isinstance(ended, MergeResult):
-                    runtime.row = replace(
-                        runtime.row, result_name=ended.name, result_size=ended.size, result_digest=ended.digest
-                    )
+                    runtime.row = replace(runtime.row, result_name=ended.name, result_size=ended.size, result_digest=ended.digest)
                     post(ev.MergeEnded(job=job))
                 else:
                     save(runtime)
@@ -112,13 +112,17 @@ class Merging:
         at = 0
         while True:
             start = at
-            rows = await self._store.read(lambda conn: outcomes.load(conn, runtime.row.id, start=start, limit=ROWS_AT_ONCE))
+            rows = await self._store.read(partial(_rows_from, runtime.row.id, start))
             if not rows:
                 return
             for row in rows:
                 at = row.first + row.count
                 for piece in await trio.to_thread.run_sync(read_row, runtime, row):
                     yield piece
+
+
+def _rows_from(job: str, start: int, conn: Connection) -> tuple[OutcomeRow, ...]:
+    return outcomes.load(conn, job, start=start, limit=ROWS_AT_ONCE)
 
 
 def read_row(runtime: JobRuntime, row: OutcomeRow) -> list[tuple[int, Sizes, bytes | memoryview]]:

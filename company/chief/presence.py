@@ -226,5 +226,3 @@ def _with_action(reason: Reason, worker: WorkerRun) -> Reason:
         actions = [Action("let it take wheels from its chief", f"company worker join --name {worker.spec.name} --allow-requirements")]
     facts = {**reason.facts, "worker": worker.spec.name, "requirements_allowed": worker.spec.requirements_allowed}
     return Reason(reason.code, reason.text, facts, tuple(actions))
-
-

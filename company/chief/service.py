@@ -9,7 +9,6 @@ import contextlib
 import logging
 import platform
 import shutil
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,6 +21,7 @@ import trio
 
 from company import views
 from company.chief import events as ev
+from company.chief.addresses import Addresses, local_hosts
 from company.chief.artifacts import ArtifactSink
 from company.chief.backup import backup as write_backup
 from company.chief.checkup import checkup
@@ -52,37 +52,6 @@ from p2p.base.keys import Identity, company_id_text
 from p2p.net.identity_file import load_or_create_identity
 
 _log = logging.getLogger("company.chief")
-
-
-@dataclass(slots=True)
-class Addresses:
-    """Where this chief listens, known once it does. ``public_hosts``: names under which other machines reach it."""
-
-    http: str = ""
-    rpc: str = ""
-    dht: str | None = None
-    public_hosts: tuple[str, ...] = ()
-
-    def for_tokens(self) -> Sequence[str]:
-        """host:port of the RPC port as other machines may dial it."""
-        host, _, port = self.rpc.rpartition(":")
-        bound = host.strip("[]")
-        hosts = self.public_hosts if bound in ("0.0.0.0", "::", "*", "") else (bound,)
-        return [f"[{h}]:{port}" if ":" in h else f"{h}:{port}" for h in hosts] or [f"127.0.0.1:{port}"]
-
-
-def local_hosts() -> tuple[str, ...]:
-    """Addresses of this machine that others might reach, loopback last."""
-    found: list[str] = []
-    with contextlib.suppress(OSError):
-        for family, address in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-            with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((address, 9))  # sends nothing: asks the kernel which address it would use
-                found.append(probe.getsockname()[0])
-    with contextlib.suppress(OSError):
-        found += [str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)]
-    kept = [h for h in dict.fromkeys(found) if not h.startswith(("127.", "::1", "fe80", "0."))]
-    return (*kept[:4], "127.0.0.1")
 
 
 @dataclass(slots=True)
@@ -129,9 +98,21 @@ class ChiefService:
             found.append(views.ReasonView(code="no-workers", text="No worker has joined yet.", actions=[add]))
         for view in self.desk.list_jobs(state="failed", limit=3, offset=0)[0]:
             text = f"{view.name} ({view.id}) failed: {view.reason.text if view.reason else ''}"
-            found.append(views.ReasonView(code="job-failed", text=text, actions=[{"label": "look", "cli": f"company explain {view.id}", "href": f"/jobs/{view.id}"}]))
+            found.append(
+                views.ReasonView(
+                    code="job-failed",
+                    text=text,
+                    actions=[{"label": "look", "cli": f"company explain {view.id}", "href": f"/jobs/{view.id}"}],
+                )
+            )
         if shutil.disk_usage(self.home.root).free < 1 << 30:
-            found.append(views.ReasonView(code="disk-low", text="Less than 1 GiB of disk is free.", actions=[{"label": "see what can go", "cli": "company data list"}]))
+            found.append(
+                views.ReasonView(
+                    code="disk-low",
+                    text="Less than 1 GiB of disk is free.",
+                    actions=[{"label": "see what can go", "cli": "company data list"}],
+                )
+            )
         return found
 
     # ---- who asks ---------------------------------------------------------------------------------------------------------
@@ -147,7 +128,9 @@ class ChiefService:
             created.install_line = install_line(self.identity.public, host.strip("[]"), int(port), python=python)
             created.join_line = f"company worker join {text}"
             if all(is_loopback(address) for address in self.addresses.for_tokens()):
-                created.note = "This chief listens for workers on this machine alone. For others start it with: company start --rpc 0.0.0.0:8468"
+                created.note = (
+                    "This chief listens for workers on this machine alone. For others start it with: company start --rpc 0.0.0.0:8468"
+                )
         return created
 
     async def list_tokens(self) -> list[views.TokenView]:
@@ -332,14 +315,19 @@ def software_version() -> str:
 
 
 @contextlib.asynccontextmanager
-async def running_chief(home: Home, *, name: str, allow_none: bool, on_log: Callable[[str], None] = lambda line: None) -> AsyncIterator[ChiefService]:
+async def running_chief(
+    home: Home, *, name: str, allow_none: bool, on_log: Callable[[str], None] = lambda line: None
+) -> AsyncIterator[ChiefService]:
     """A chief with its tasks running, not yet listening anywhere. On leaving, what is queued is written."""
     tree = home.chief.create()
     identity = load_or_create_identity(tree.identity / "key")
     store = Store.open(tree.database)
     try:
         boot = await store.next_boot()
-        async with Sandbox.open(home=tree.root, stage=(tree.datasets, tree.jobs, environments_folder(tree)), allow_none=allow_none) as sandbox, trio.open_nursery() as nursery:
+        async with (
+            Sandbox.open(home=tree.root, stage=(tree.datasets, tree.jobs, environments_folder(tree)), allow_none=allow_none) as sandbox,
+            trio.open_nursery() as nursery,
+        ):
             chief = await _build(home, name, identity, store, sandbox, boot, nursery)
             try:
                 yield chief
@@ -352,7 +340,9 @@ async def running_chief(home: Home, *, name: str, allow_none: bool, on_log: Call
         await store.aclose()
 
 
-async def _build(home: Home, name: str, identity: Identity, store: Store, sandbox: Sandbox, boot: int, nursery: trio.Nursery) -> ChiefService:
+async def _build(
+    home: Home, name: str, identity: Identity, store: Store, sandbox: Sandbox, boot: int, nursery: trio.Nursery
+) -> ChiefService:
     tree = home.chief
     addresses = Addresses(public_hosts=local_hosts())
     feed = Feed(time.monotonic)

@@ -51,13 +51,17 @@ class SplitError:
 Produced = Callable[[int, Sizes, list[float] | None, memoryview, dict[int, Large]], Awaitable[None]]
 
 
-async def run_split(sandbox: Sandbox, plan: SplitPlan, *, on_count: Callable[[int | None], None], on_fragments: Produced) -> int | SplitError:
+async def run_split(
+    sandbox: Sandbox, plan: SplitPlan, *, on_count: Callable[[int | None], None], on_fragments: Produced
+) -> int | SplitError:
     """Run split to its end and return the number of fragments, or why it stopped.
 
     ``on_fragments`` is awaited before the next frame is read: it returns when the window has room again.
     """
     profile = Profile(
-        role="split", memory_bytes=plan.memory_bytes, site=plan.site,
+        role="split",
+        memory_bytes=plan.memory_bytes,
+        site=plan.site,
         mounts=(Mount(host=plan.data, inside=f"/data/{plan.data_name}", writable=False),),
     )
     child = await sandbox.start(profile)

@@ -66,9 +66,7 @@ class Splitting:
         try:
             with scope:
 
-                async def produced(
-                    first: int, sizes: Sizes, costs: list[float] | None, body: memoryview, large: dict[int, Large]
-                ) -> None:
+                async def produced(first: int, sizes: Sizes, costs: list[float] | None, body: memoryview, large: dict[int, Large]) -> None:
                     await self._take(runtime, post, first, sizes, costs, body, large)
 
                 def counted(total: int | None) -> None:
@@ -95,7 +93,14 @@ class Splitting:
                 runtime.split_scope = None
 
     async def _take(
-        self, runtime: JobRuntime, post: Post, first: int, sizes: Sizes, costs: list[float] | None, body: memoryview, large: dict[int, Large]
+        self,
+        runtime: JobRuntime,
+        post: Post,
+        first: int,
+        sizes: Sizes,
+        costs: list[float] | None,
+        body: memoryview,
+        large: dict[int, Large],
     ) -> None:
         job = runtime.row.id
         window = runtime.window

@@ -123,4 +123,3 @@ def _path_of(fd: int) -> Path:
         return Path(os.readlink(f"/proc/self/fd/{fd}"))
     except OSError:
         return Path.cwd() / "upload"
-

@@ -145,9 +145,7 @@ class Uploads:
         finally:
             self._busy.discard(upload_id)
 
-    async def _append(
-        self, row: UploadRow, chunks: AsyncIterator[bytes], now: float, checksum: tuple[str, bytes] | None
-    ) -> UploadState:
+    async def _append(self, row: UploadRow, chunks: AsyncIterator[bytes], now: float, checksum: tuple[str, bytes] | None) -> UploadState:
         digest = hashlib.new(checksum[0], usedforsecurity=False) if checksum is not None else None
         left = (self._max_bytes if row.length is None else row.length) - row.offset
         fd = os.open(self._dir / row.id, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -47,9 +47,7 @@ class Verdicts:
         effects: list[ev.Effect] = []
         if accepted:
             books.slots.proved(books.slots.workers[event.worker], lease.slot, now)
-            effects.append(
-                ev.Accept(job=event.job, token=event.token, worker=event.worker, attempt=lease.attempt, ranges=tuple(accepted))
-            )
+            effects.append(ev.Accept(job=event.job, token=event.token, worker=event.worker, attempt=lease.attempt, ranges=tuple(accepted)))
         else:
             effects.append(ev.Refuse(token=event.token, worker=event.worker))
         for index in event.raised:

@@ -68,9 +68,7 @@ def join(
         return None
     from company.node import run_worker
 
-    result = run_worker(
-        {"home": str(session.home), "json": session.as_json, "token": token, "name": called, "slots": slots, **options}
-    )
+    result = run_worker({"home": str(session.home), "json": session.as_json, "token": token, "name": called, "slots": slots, **options})
     return result if isinstance(result, int) else None
 
 

@@ -58,9 +58,7 @@ def download(
             time.sleep(min(8.0, PAUSE_S * 2**failures))
 
 
-def _attempt(
-    transport: Transport, path: str, query: Mapping[str, str], part: Path, verify: bool, progress: Progress | None
-) -> Downloaded:
+def _attempt(transport: Transport, path: str, query: Mapping[str, str], part: Path, verify: bool, progress: Progress | None) -> Downloaded:
     etag_file = part.with_name(part.name + ".etag")
     hasher = hashlib.sha256()
     have, headers = 0, {}

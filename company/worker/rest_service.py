@@ -107,9 +107,7 @@ async def open_rest(
         membership = await _enter(client, chief, body, known, token, rng)
         membership.extra.update(chief=chief, callback=callback)
         save_membership(home.root, membership)
-        link = ReadyLink(
-            client, chief=chief, bearer=membership.extra["bearer"], results=worker.results, port=inbound, rng=rng
-        )
+        link = ReadyLink(client, chief=chief, bearer=membership.extra["bearer"], results=worker.results, port=inbound, rng=rng)
         link.worker = worker
         inbound.link = link
         yield membership, link

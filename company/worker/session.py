@@ -240,4 +240,3 @@ class Session:
         if not last:
             self._artifacts[(index, name)] = offset + size
         self._port.part_made(Part(token, m.Artifact(token, batch.job, index, name, offset, last), frame.sizes, frame.body), last=False)
-

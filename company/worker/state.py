@@ -50,7 +50,6 @@ Phase = Literal["queued", "running", "done"]
 JobPhase = Literal["preparing", "ready", "refused"]
 
 
-
 @dataclass(slots=True)
 class Lease:
     """One held lease. ``unacked``: first indices of parts made and not acknowledged."""

@@ -1,6 +1,6 @@
 """The same count in one plain process, without fragments: what a distributed run must agree with. Not used by the company.
 
-    python reference.py FOLDER [TOP]
+python reference.py FOLDER [TOP]
 """
 
 import importlib.util

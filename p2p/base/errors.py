@@ -31,10 +31,7 @@ class Reason:
             "code": self.code,
             "text": self.text,
             "facts": dict(self.facts),
-            "actions": [
-                {k: v for k, v in (("label", a.label), ("cli", a.cli), ("href", a.href)) if v is not None}
-                for a in self.actions
-            ],
+            "actions": [{k: v for k, v in (("label", a.label), ("cli", a.cli), ("href", a.href)) if v is not None} for a in self.actions],
         }
 
 

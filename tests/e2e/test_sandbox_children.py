@@ -298,7 +298,9 @@ async def test_garbage_on_the_pipe_kills_the_child(sandbox: Sandbox) -> None:
 
 
 async def test_a_silent_fragments_death_is_not_shown_with_its_neighbours_lines(sandbox: Sandbox) -> None:
-    source = "import os\ndef process(x):\n    if x == 3: os.write(2, b'last words') and os._exit(1)\n    print('neighbour', x)\n    return x\n"  # noqa: E501
+    source = (
+        "import os\ndef process(x):\n    if x == 3: os.write(2, b'last words') and os._exit(1)\n    print('neighbour', x)\n    return x\n"
+    )
     async with process_child(sandbox, source) as child:
         await send_batch(child, [0, 1, 2, 3])
         with pytest.raises(ChildDied) as death:

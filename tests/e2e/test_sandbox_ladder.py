@@ -48,7 +48,9 @@ async def test_each_rung_runs_the_three_functions(rung: Rung, tmp_path: Path) ->
     with trio.fail_after(20):
         child = await sandbox.start(Profile(role="split", mounts=(Mount(data, "/data/d.txt"),)))
         try:
-            await child.load(role="split", files={"split.py": b"def split(data): yield from data.read_text().split()"}, options={"data": "/data/d.txt"})  # noqa: E501
+            await child.load(
+                role="split", files={"split.py": b"def split(data): yield from data.read_text().split()"}, options={"data": "/data/d.txt"}
+            )
             await child.receive()
             assert [decode_value(item) for item in (await child.receive()).cut()] == ["a", "b", "c"]
         finally:

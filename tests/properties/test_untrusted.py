@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import os
 import random
 import ssl
@@ -34,8 +35,11 @@ from company.chief.api.ranges import parse_range_untrusted
 from company.chief.api.tus import checksum_untrusted, metadata_untrusted
 from company.chief.api.uploads import kind_untrusted
 from company.chief.facade import Invalid
-from company.chief.logs import parse_log_untrusted
+from company.chief.logs import parse_log_untrusted, tails_untrusted
 from company.chief.outcome_cut import cut_outcome_untrusted
+from company.chief.rest_join import join_untrusted
+from company.chief.rest_workers import _digest_untrusted
+from company.chief.rest_workers import messages_untrusted as messages_of_a_worker_untrusted
 from company.chief.segments import header_of_untrusted
 from company.chief.sessions import machine_untrusted
 from company.chief.tree import extract_tar_untrusted
@@ -48,11 +52,12 @@ from company.sandbox import wire
 from company.sandbox.checks import check_frame_untrusted
 from company.tokens import JoinToken, encode_token, parse_token_untrusted
 from company.views import JobSubmit
+from company.wheel_list import ENVELOPE_TYPE, NO_NETWORK, open_wheels_untrusted
 from company.worker.frames import Expected, outcome_untrusted, words_untrusted
 from company.worker.rest import messages_untrusted
 from p2p.base.codec import decode_value_untrusted, encode_value
 from p2p.base.envelope import open_untrusted, seal
-from p2p.base.errors import MalformedMessage
+from p2p.base.errors import MalformedMessage, UsageError
 from p2p.base.frames import Frame, FrameParser, encode_frame_of, parse_frame_untrusted
 from p2p.base.keys import Identity
 from p2p.base.schema import parse_any_untrusted
@@ -142,9 +147,41 @@ ZIP, TAR = zip_bytes(), tar_bytes()
 PROCESSOR = {"processor/main.py": b"def process(f): return f", "package.toml": b'name = "p"'}
 TOKEN = encode_token(JoinToken(addresses=("127.0.0.1:1",), chief_key=ME.public, role="worker", expires=None, id="abc", secret=b"s" * 16))
 RECORD = ["j-1", 0, 2, 0, 5, b"i" * 16, b"d" * 16, [[0, 3, b"b" * 32]], 77]
-HTTP = (BadRequest, Invalid, NotAcceptable)
+WHEELS = seal(ME, ENVELOPE_TYPE, NO_NETWORK, [["a>=1"], [["a-1-py3-none-any.whl", 3, b"w" * 32]]])
+JOIN = json.dumps(
+    {"token": "t", "name": "n", "slots": 1, "http": "http://127.0.0.1:1", "callback": "0" * 64, "machine": MACHINE.as_array()}
+)
+HTTP: tuple[type[BaseException], ...] = (BadRequest, Invalid, NotAcceptable)
+
+
+def wheels(data: bytes) -> object:
+    return open_wheels_untrusted(ME.public, ["a>=1"], data[:-64], data[-64:])
+
+
+def signed_wheels(data: bytes) -> object:
+    """A chief that signs nonsense: what lies behind the signature."""
+    try:
+        rows = decode_value_untrusted(data)
+        body, signature = seal(ME, ENVELOPE_TYPE, NO_NETWORK, [["a>=1"], rows])
+    except (TypeError, ValueError, UsageError):
+        return None  # not even a chief can sign this
+    return open_wheels_untrusted(ME.public, ["a>=1"], body, signature)
+
+
+def join(data: bytes) -> object:
+    body = json_untrusted(data)
+    return join_untrusted(body, "127.0.0.1") if isinstance(body, dict) else None
+
 
 CASES = (
+    Case("company/wheel_list.py:open_wheels_untrusted", wheels, (WHEELS[0] + WHEELS[1],)),
+    Case("company/wheel_list.py:_wheel_untrusted", signed_wheels, (encode_value([["a-1-py3-none-any.whl", 3, b"w" * 32]]),)),
+    Case("company/chief/rest_join.py:join_untrusted", join, (JOIN.encode(),), HTTP),
+    Case(
+        "company/chief/rest_workers.py:messages_untrusted", messages_of_a_worker_untrusted, (frame(OUTCOME.as_array(), *OUTCOME_ITEMS) * 2,)
+    ),
+    Case("company/chief/rest_workers.py:_digest_untrusted", lambda d: _digest_untrusted(text(d)), (b"ab" * 32,), HTTP),
+    Case("company/chief/logs.py:tails_untrusted", lambda d: tails_untrusted(d, [1], max_bytes=10), (msgpack.packb([1, 2, b"hello"]) * 3,)),
     Case("p2p/base/codec.py:decode_value_untrusted", decode_value_untrusted, (encode_value(VALUES),)),
     Case("p2p/base/frames.py:feed_untrusted", in_pieces, (frame([1, "x"], b"abc", b""),)),
     Case("p2p/base/frames.py:parse_frame_untrusted", parse_frame_untrusted, (frame([1, "x"], b"abc", b""),)),
@@ -153,38 +190,98 @@ CASES = (
     Case("p2p/base/schema.py:parse_any_untrusted", one_message, (frame(m.Resume("w", ((1, "j", 0, 1, "running"),)).as_array()),)),
     Case("p2p/base/envelope.py:open_untrusted", lambda d: open_untrusted(ME.public, "test", NET, d[:-64], d[-64:]), (BODY + SIGNATURE,)),
     Case("p2p/net/hello.py:refusal_facts_untrusted", lambda d: refusal_facts_untrusted(Refused("c", "t", d)), (encode_value({"a": 1}),)),
-    Case("p2p/net/tls.py:key_of_certificate_untrusted", key_of_certificate_untrusted, (ssl.PEM_cert_to_DER_cert(peer_certificate(ME)[0].decode()),)),
+    Case(
+        "p2p/net/tls.py:key_of_certificate_untrusted",
+        key_of_certificate_untrusted,
+        (ssl.PEM_cert_to_DER_cert(peer_certificate(ME)[0].decode()),),
+    ),
     Case("company/tokens.py:parse_token_untrusted", lambda d: parse_token_untrusted(text(d)), (TOKEN.encode(),)),
     Case("company/tokens.py:_of_body_untrusted", lambda d: parse_token_untrusted("cmpw1." + text(d)), (TOKEN.encode()[6:],)),
-    Case("company/sandbox/checks.py:check_frame_untrusted", lambda d: as_frame(d, check_frame_untrusted), (frame(CHILD_OUTCOME, *OUTCOME_ITEMS),)),
-    Case("company/chief/sessions.py:machine_untrusted", lambda d: as_frame(d, machine_untrusted), (frame([1], msgpack.packb(MACHINE.as_array())),)),
+    Case(
+        "company/sandbox/checks.py:check_frame_untrusted",
+        lambda d: as_frame(d, check_frame_untrusted),
+        (frame(CHILD_OUTCOME, *OUTCOME_ITEMS),),
+    ),
+    Case(
+        "company/chief/sessions.py:machine_untrusted",
+        lambda d: as_frame(d, machine_untrusted),
+        (frame([1], msgpack.packb(MACHINE.as_array())),),
+    ),
     Case("company/chief/outcome_cut.py:cut_outcome_untrusted", outcome, (frame(OUTCOME.as_array(), *OUTCOME_ITEMS),)),
     Case("company/chief/logs.py:parse_log_untrusted", parse_log_untrusted, (msgpack.packb([1, 2, b"hello"]) * 3,)),
     Case("company/chief/segments.py:header_of_untrusted", lambda d: as_frame(d, header_of_untrusted), (frame(RECORD, b"a", b"b"),)),
     Case("company/chief/tree.py:extract_tar_untrusted", extract_tar, (TAR,), (MalformedMessage, OSError)),
-    Case("company/worker/frames.py:outcome_untrusted", lambda d: as_frame(d, lambda f: outcome_untrusted(f, Expected(5, 0, 2))), (frame(CHILD_OUTCOME, *OUTCOME_ITEMS),)),
-    Case("company/worker/frames.py:_blobs_untrusted", lambda d: as_frame(d, lambda f: outcome_untrusted(f, Expected(5, 0, 2))), (frame([*CHILD_OUTCOME[:-1], [[0, 9]]], b"\0\0", b"\0" * 8, b"", b"", b"x"),)),
-    Case("company/worker/frames.py:words_untrusted", lambda d: as_frame(d, lambda f: words_untrusted(f, (int, int, str, float), 0)), (frame([wire.STATUS, 5, 1, "half", 0.5]),)),
-    Case("company/worker/frames.py:_plain_untrusted", lambda d: as_frame(d, lambda f: outcome_untrusted(f, Expected(5, 0, 2))), (frame(CHILD_OUTCOME, *OUTCOME_ITEMS),)),
+    Case(
+        "company/worker/frames.py:outcome_untrusted",
+        lambda d: as_frame(d, lambda f: outcome_untrusted(f, Expected(5, 0, 2))),
+        (frame(CHILD_OUTCOME, *OUTCOME_ITEMS),),
+    ),
+    Case(
+        "company/worker/frames.py:_blobs_untrusted",
+        lambda d: as_frame(d, lambda f: outcome_untrusted(f, Expected(5, 0, 2))),
+        (frame([*CHILD_OUTCOME[:-1], [[0, 9]]], b"\0\0", b"\0" * 8, b"", b"", b"x"),),
+    ),
+    Case(
+        "company/worker/frames.py:words_untrusted",
+        lambda d: as_frame(d, lambda f: words_untrusted(f, (int, int, str, float), 0)),
+        (frame([wire.STATUS, 5, 1, "half", 0.5]),),
+    ),
+    Case(
+        "company/worker/frames.py:_plain_untrusted",
+        lambda d: as_frame(d, lambda f: outcome_untrusted(f, Expected(5, 0, 2))),
+        (frame(CHILD_OUTCOME, *OUTCOME_ITEMS),),
+    ),
     Case("company/worker/rest.py:messages_untrusted", messages_untrusted, (frame(m.Recall(3).as_array()) * 2,)),
-    Case("company/package/archive.py:read_archive_untrusted", lambda d: read_archive_untrusted(io.BytesIO(d), max_bytes=1 << 20), (ZIP, TAR)),
+    Case(
+        "company/package/archive.py:read_archive_untrusted", lambda d: read_archive_untrusted(io.BytesIO(d), max_bytes=1 << 20), (ZIP, TAR)
+    ),
     Case("company/package/archive.py:tidy_files_untrusted", lambda d: tidy_files_untrusted({text(d): b"x"}), (b"processor/main.py",)),
-    Case("company/package/digests.py:processor_files_untrusted", lambda d: processor_files_untrusted(d, b"0" * 32), (processor_archive(PROCESSOR),)),
-    Case("company/package/functions.py:parse_source_untrusted", parse_source_untrusted, (b"def f(a, *, b=1):\n    return a\n",), (SourceError,)),
-    Case("company/package/manifest.py:parse_manifest_untrusted", parse_manifest_untrusted, (b'name = "a"\nmemory = "1GiB"\n',), (ManifestError,)),
+    Case(
+        "company/package/digests.py:processor_files_untrusted",
+        lambda d: processor_files_untrusted(d, b"0" * 32),
+        (processor_archive(PROCESSOR),),
+    ),
+    Case(
+        "company/package/functions.py:parse_source_untrusted",
+        parse_source_untrusted,
+        (b"def f(a, *, b=1):\n    return a\n",),
+        (SourceError,),
+    ),
+    Case(
+        "company/package/manifest.py:parse_manifest_untrusted",
+        parse_manifest_untrusted,
+        (b'name = "a"\nmemory = "1GiB"\n',),
+        (ManifestError,),
+    ),
     Case("company/client/download.py:unpack_untrusted", unpack, (ZIP,), (CompanyError,)),
     Case("company/chief/api/bodies.py:json_untrusted", json_untrusted, (b'{"a": [1, 2.5, null]}',), HTTP),
     Case("company/chief/api/bodies.py:fields_untrusted", fields_untrusted, (b"a=1&params.n=5",), HTTP),
-    Case("company/chief/api/bodies.py:convert_untrusted", lambda d: convert_untrusted(json_untrusted(d), JobSubmit, strict=True), (b'{"package": "a", "dataset": "b", "priority": 3}',), HTTP),
-    Case("company/chief/api/filenames.py:package_files_untrusted", lambda d: package_files_untrusted({text(d): b""}), (b"a/split.py",), HTTP),
-    Case("company/chief/api/ranges.py:parse_range_untrusted", lambda d: parse_range_untrusted(text(d), 100), (b"bytes=0-5", b"bytes=-7"), HTTP),
+    Case(
+        "company/chief/api/bodies.py:convert_untrusted",
+        lambda d: convert_untrusted(json_untrusted(d), JobSubmit, strict=True),
+        (b'{"package": "a", "dataset": "b", "priority": 3}',),
+        HTTP,
+    ),
+    Case(
+        "company/chief/api/filenames.py:package_files_untrusted", lambda d: package_files_untrusted({text(d): b""}), (b"a/split.py",), HTTP
+    ),
+    Case(
+        "company/chief/api/ranges.py:parse_range_untrusted",
+        lambda d: parse_range_untrusted(text(d), 100),
+        (b"bytes=0-5", b"bytes=-7"),
+        HTTP,
+    ),
     Case("company/chief/api/tus.py:metadata_untrusted", lambda d: metadata_untrusted(text(d)), (b"name YWJj,kind ZmlsZQ==",), HTTP),
-    Case("company/chief/api/tus.py:checksum_untrusted", lambda d: checksum_untrusted(text(d)), (b"sha1 qUqP5cyxm6YcTAhz05Hph5gvu9M=",), HTTP),
+    Case(
+        "company/chief/api/tus.py:checksum_untrusted", lambda d: checksum_untrusted(text(d)), (b"sha1 qUqP5cyxm6YcTAhz05Hph5gvu9M=",), HTTP
+    ),
     Case("company/chief/api/uploads.py:kind_untrusted", lambda d: kind_untrusted(text(d)), (b"file",), HTTP),
-)  # fmt: skip
+)
 
 # Tested with their streams and files where they live, not as functions of bytes.
 ELSEWHERE = {
+    "company/chief/gate.py:_parse_untrusted": "tests/unit/test_gate.py",
+    "company/local/results.py:add_untrusted": "tests/e2e/test_local.py",
     "p2p/net/channel.py:read_frame_untrusted": "tests/unit/test_rpc_hostile.py",
     "p2p/net/http_get.py:_read_request_untrusted": "tests/unit/test_rpc_hostile.py",
     "company/sandbox/spool.py:add_untrusted": "tests/unit/test_sandbox_spool.py",

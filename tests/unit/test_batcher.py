@@ -22,9 +22,7 @@ def cut_all(rule: Batcher, sizes: Sizes, *, slots: int = 4) -> list[int]:
     return lengths
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("uniform", 0.376), ("exponential", 0.174), ("lognormal", 0.131), ("constant", 1.0)]
-)
+@pytest.mark.parametrize(("name", "expected"), [("uniform", 0.376), ("exponential", 0.174), ("lognormal", 0.131), ("constant", 1.0)])
 def test_sqrt_window_gives_the_measured_number_of_batches(name: str, expected: float) -> None:
     rng = np.random.default_rng(7)
     draws = {

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from company import node
-from company.chief.service import Addresses
+from company.chief.addresses import Addresses
 from company.errors import ConfigurationError
 from company.listening import check_exposure, is_loopback, load_certificate, page_urls
 from company.own_worker import command_of

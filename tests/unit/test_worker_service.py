@@ -298,9 +298,7 @@ async def test_large_fragments_and_results_travel_by_the_bulk_channel(tmp_path: 
         await begin(chief)
         packed = encode_value(big)
         chief.blobs[(1, 8)] = packed
-        await chief.send(
-            m.Run(1, 0, "job", 7, 3, 1, ((1, len(packed), blake(packed)),)), [encode_value("a"), b"", encode_value("b")]
-        )
+        await chief.send(m.Run(1, 0, "job", 7, 3, 1, ((1, len(packed), blake(packed)),)), [encode_value("a"), b"", encode_value("b")])
         outcomes: list[m.Outcome] = []
         sizes: list[int] = []
         while sum(o.count for o in outcomes) < 3:
