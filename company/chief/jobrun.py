@@ -12,7 +12,7 @@ from typing import Literal, cast
 import numpy as np
 
 from company.chief.again import Again, Batch
-from company.chief.batcher import MAX_BATCH_BYTES, MAX_BATCH_COUNT, Adaptive, Batcher, Kind, RateModel, new_batcher, within
+from company.chief.batcher import MAX_BATCH_BYTES, MAX_BATCH_COUNT, TAIL_PARTS, Adaptive, Batcher, Kind, RateModel, new_batcher, within
 from company.chief.eta import Estimator
 from company.chief.events import JobAdded, JobSpec, Range
 from company.chief.health import SlownessRule, new_slowness
@@ -27,6 +27,7 @@ from p2p.base.frames import Sizes
 Phase = Literal["queued", "splitting", "running", "merging", "done", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 ORIGIN = Monotonic(0.0)
+NEARLY_S = 1.0  # starting a merge child takes about a tenth of this
 AGAIN_LOOK = 65_536  # fragments of a range to run again that are offered to the batcher at once
 
 
@@ -196,7 +197,10 @@ class JobRun:
             return None
         first, sizes, costs = head
         left = self.unbatched
-        if left is not None and not isinstance(self.batcher, Adaptive):
+        if isinstance(self.batcher, Adaptive):
+            if left is None:  # nobody knows the end: share what is here, or one slot takes it all and the others wait for split
+                left = TAIL_PARTS * self.pending.count
+        elif left is not None:
             left -= self.again.count  # those rules close the last batch when all that is left is on offer
         count = min(len(sizes), self.batcher.next_batch(sizes, costs, left, slots, speed))
         if count <= 0:
@@ -216,6 +220,13 @@ class JobRun:
         sizes: Sizes = np.full(look, -(-batch.size_bytes // batch.count), dtype="<u4")
         costs = None if batch.cost is None else np.full(look, batch.cost / batch.count)
         return self.batcher.next_batch(sizes, costs, self.unbatched, slots, speed)
+
+    def is_nearly_over(self, slots: int) -> bool:
+        """Whether what remains will take less than `NEARLY_S`: time to start what comes after the last fragment."""
+        if self.remaining is None:
+            return False
+        left_s = self.estimator.expected_s(self.remaining, max(1, slots))
+        return self.remaining == 0 or (left_s is not None and left_s < NEARLY_S)
 
     def observe(self, count: int, size_bytes: int, cost: float | None, run_us: int) -> None:
         """Learn what a finished batch, or part of one, took."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,9 +28,24 @@ WAIT_MS = 20_000
 
 
 @contextmanager
+def asyncios_own_loops() -> Iterator[None]:
+    """Where trio-asyncio was imported by another test, new loops are its own, and Playwright needs asyncio's."""
+    given, policy = asyncio.new_event_loop, asyncio.get_event_loop_policy()
+    asyncio.new_event_loop = asyncio.SelectorEventLoop
+    watcher = asyncio.ThreadedChildWatcher()
+    seen = type(policy).get_child_watcher
+    type(policy).get_child_watcher = lambda self: watcher  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        asyncio.new_event_loop = given
+        type(policy).get_child_watcher = seen  # type: ignore[method-assign]
+
+
+@contextmanager
 def chromium_running(path: str) -> Iterator[Browser]:
     """One browser process with a profile of its own; contexts in it share nothing."""
-    with sync_playwright() as playwright:
+    with asyncios_own_loops(), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
         yield browser
         browser.close()
