@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +96,3 @@ async def _take(channel: Channel, worker: str, engine: Engine, message: m.BlobPu
         writer.abort()
         raise
     await channel.send(m.BlobKept(digest))
-
-
-def digest_of(data: bytes) -> bytes:
-    """BLAKE2b-256, the digest of large fragments and results."""
-    return hashlib.blake2b(data, digest_size=32).digest()

@@ -5,7 +5,6 @@ Secrets leave this file once, when they are made; rows hold hashes. Every refusa
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import time
@@ -315,8 +314,3 @@ def _token_view(row: TokenRow) -> views.TokenView:
         id=row.id, kind="join" if row.kind == "join" else "access", role=row.role, label=row.label, created=row.created,  # type: ignore[arg-type]
         expires=row.expires, uses_left=row.uses_left, revoked=row.revoked is not None, last_used=row.last_used,
     )  # fmt: skip
-
-
-def reason_json(reason: object) -> bytes:
-    """A reason as stored."""
-    return json.dumps(reason).encode()

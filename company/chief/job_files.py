@@ -23,7 +23,7 @@ from company.chief.facade import NotFound, StoredFile
 from company.chief.job_views import not_ready
 from company.chief.logs import STDERR, LogStore
 from company.chief.merger import VALUE_FILE
-from company.chief.runtime import JobRuntime, segment_id
+from company.chief.runtime import segment_id
 from company.chief.segments import Location, SegmentStore, header_of_untrusted
 from company.chief.store import artifacts, failures, outcomes, stories
 from company.chief.store.failures import FailureRow
@@ -192,8 +192,3 @@ def _failure_view(row: FailureRow, reproducible: bool) -> views.FailureView:
         exc_type=row.exc_type, message=row.message, traceback=row.traceback, signal=row.signal, exit_code=row.exit_code,
         log_tail=row.log_tail.decode("utf-8", "replace"), preview=row.preview, worker=row.worker, at=row.at, reproducible=reproducible,
     )  # fmt: skip
-
-
-def live_runtime(engine: Engine, job: str) -> JobRuntime | None:
-    """The runtime of a job that lives."""
-    return engine.runtimes.get(job)
