@@ -11,7 +11,7 @@ demo: $(VENV)/.run
 	@$(BIN)/company demo
 
 test: $(VENV)/.test
-	@tools/apt-packages chromium
+	@tools/apt-packages chromium libatomic1
 	@$(BIN)/python -m tools.check
 
 fast: $(VENV)/.test

@@ -71,6 +71,8 @@ class RangeSet:
     def intersection(self, first: int, count: int) -> list[Piece]:
         """The pieces of this range that are in the set, in order."""
         stop = _stop(first, count)
+        if count == 0:
+            return []
         low = bisect_right(self._stops, first)
         high = bisect_left(self._starts, stop)
         pairs = zip(self._starts[low:high], self._stops[low:high], strict=True)

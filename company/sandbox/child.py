@@ -268,7 +268,7 @@ class Child:
 
     async def _check_output(self, folder: Path) -> None:
         usage = await trio.to_thread.run_sync(measure, folder)
-        hidden = await trio.to_thread.run_sync(deleted_bytes, self._process.pid, folder, self._inside("/output"))
+        hidden = await trio.to_thread.run_sync(deleted_bytes, self._process.pid, self._inside("/output"))
         if text := self._too_much(usage.size_bytes + hidden.size_bytes, usage.trouble or hidden.trouble):
             self.kill("disk-limit", text)
 

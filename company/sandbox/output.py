@@ -61,13 +61,13 @@ def _cost(entry: os.DirEntry[str]) -> int:
     return ENTRY_BYTES + max(found.st_blocks * 512, found.st_size if stat.S_ISREG(found.st_mode) else 0)
 
 
-def deleted_bytes(pid: int, folder: Path, inside: str) -> Usage:
-    """What the processes below ``pid`` hold on the file system of ``folder``, which they see at ``inside``, though nothing names it."""
-    device = os.stat(folder).st_dev
-    seen: dict[int, int] = {}
+def deleted_bytes(pid: int, inside: str) -> Usage:
+    """What the processes below ``pid`` hold on the mount where they see ``inside``, though nothing names it."""
+    seen: dict[tuple[int, int], int] = {}
     for process in descendants(pid):
         try:
             links, maps = os.listdir(f"/proc/{process}/fd"), Path(f"/proc/{process}/maps").read_bytes()
+            mount = mount_id(Path(f"/proc/{process}/mountinfo").read_bytes(), os.fsencode(inside))
         except OSError:  # it has ended
             continue
         if re.search(rb" %b/.* \(deleted\)$" % re.escape(os.fsencode(inside)), maps, re.MULTILINE):
@@ -75,11 +75,24 @@ def deleted_bytes(pid: int, folder: Path, inside: str) -> Usage:
         for link in links:
             try:
                 found = os.stat(f"/proc/{process}/fd/{link}")
+                about = Path(f"/proc/{process}/fdinfo/{link}").read_bytes()
             except OSError:
                 continue
-            if found.st_dev == device and found.st_nlink == 0:
-                seen[found.st_ino] = found.st_blocks * 512
+            # by mount and not by device: a file of an overlay, as in a container, has another device than its folder
+            if found.st_nlink == 0 and re.search(rb"^mnt_id:\s*%d$" % mount, about, re.MULTILINE):
+                seen[found.st_dev, found.st_ino] = found.st_blocks * 512
     return Usage(sum(seen.values()), len(seen))
+
+
+def mount_id(mountinfo: bytes, path: bytes) -> int:
+    """The number of the mount that ``path`` lies on; -1 where none is listed. ``mountinfo``: as in proc(5)."""
+    best, number = -1, -1
+    for line in mountinfo.splitlines():
+        words = line.split(b" ")
+        point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), words[4]).rstrip(b"/")
+        if (path == point or path.startswith(point + b"/")) and len(point) >= best:  # the last of several at one place covers the others
+            best, number = len(point), int(words[0])
+    return number
 
 
 def tmp_entries(pid: int) -> int:

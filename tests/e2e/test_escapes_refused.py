@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -56,8 +57,11 @@ class Surroundings:
         udp.bind(("127.0.0.1", 0))
         self._sockets += [abstract, named, udp]
         threading.Thread(target=_echo, args=(udp,), daemon=True).start()
+        # a group of its own: the tests' may be 0 or 1, which are groups inside too, when make is the first process of a container
+        self._outsider = subprocess.Popen(["sleep", "3600"], start_new_session=True)
         self.x: dict[str, Any] = {
-            "home": str(self.home), "pid": os.getpid(), "group": os.getpgrp(), "fd": self._sockets[0].fileno(), "abstract": abstract_name,
+            "home": str(self.home), "pid": os.getpid(), "group": self._outsider.pid,
+            "fd": self._sockets[0].fileno(), "abstract": abstract_name,
             "port": self._sockets[0].getsockname()[1], "udp": udp.getsockname()[1],
             "port6": self._sockets[1].getsockname()[1] if self._sockets[1].family == socket.AF_INET6 else 0,
         }  # fmt: skip
@@ -65,6 +69,8 @@ class Surroundings:
     def close(self) -> None:
         for one in self._sockets:
             one.close()
+        self._outsider.kill()
+        self._outsider.wait()
 
 
 def _echo(udp: socket.socket) -> None:

@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from company.sandbox import take_output
+from company.sandbox.output import mount_id
 
 
 def test_only_plain_files_stay(tmp_path: Path) -> None:
@@ -28,3 +31,19 @@ def test_a_file_that_nobody_may_read_becomes_readable(tmp_path: Path) -> None:
     (tmp_path / "a").chmod(0)
     take_output(tmp_path)
     assert (tmp_path / "a").stat().st_mode & 0o600 == 0o600
+
+
+MOUNTINFO = rb"""21 1 0:35 / / ro - tmpfs tmpfs ro
+30 21 8:1 /jobs/7/output /output rw - ext4 /dev/a rw
+31 21 8:1 /x /a\040b rw - ext4 /dev/a rw
+32 21 0:36 / /output2 rw - tmpfs tmpfs rw
+33 21 0:37 / /output/over rw - tmpfs tmpfs rw
+34 21 0:38 / /a\040b rw - tmpfs tmpfs rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "number"), [("/output", 30), ("/output/d", 30), ("/output/over/f", 33), ("/tmp", 21), ("/a b/c", 34), ("/output22", 21)]
+)
+def test_mount_of_a_path_is_the_one_nearest_above_it_and_laid_last(path: str, number: int) -> None:
+    assert mount_id(MOUNTINFO, path.encode()) == number
