@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from benchmarks import footprint, throughput
 from benchmarks.company import BenchCompany
-from benchmarks.peers import Peer, open_peers
+from benchmarks.peer_process import Peer, open_peers
 from benchmarks.rows import Row, table
 from company import __version__
 
