@@ -14,6 +14,7 @@ from company.chief.again import Batch
 from company.chief.eligible import why_not
 from company.chief.jobrun import JobRun
 from company.chief.leases import Lease, LeaseTable, SlotKey
+from company.chief.long_leases import LongLease, LongLeases
 from company.chief.queue import FairShare
 from company.chief.ranges import RangeSet
 from company.chief.retries import pieces_after_loss
@@ -55,6 +56,7 @@ class Books:
         self.active: dict[str, JobRun] = {}  # those whose fragments are or may be handed out, paused ones too
         self.line = WaitingLine()
         self.leases = LeaseTable(boot=boot)
+        self.long = LongLeases(self.leases)
         self.slots = Slots(self.leases)
         self.notes: dict[int, LeaseNote] = {}
         self.orphans: set[int] = set()  # leases of workers that are away: run elsewhere already, kept through the grace
@@ -114,6 +116,7 @@ class Books:
         """Lock a slot for a batch."""
         lease = self.leases.acquire(slot, job.id, batch.first, batch.count, attempt=batch.attempt, now=now)
         is_warm = is_warm and lease.running_since is not None
+        self.long.granted(lease.token, now)
         self.notes[lease.token] = LeaseNote(batch, self.predict_us(job, slot, batch), charged_s, is_warm)
         self.slots.mark(slot, now)
         if job.first_lease is None:
@@ -143,6 +146,7 @@ class Books:
     def release(self, lease: Lease, now: Monotonic) -> None:
         """End a lease, whatever became of it."""
         self.leases.release(lease.token, now=now)
+        self.long.released(lease.token)
         self.orphans.discard(lease.token)
         self.copies.discard(lease.token)
         note = self.notes.pop(lease.token)
@@ -167,7 +171,7 @@ class Books:
         if not was_orphan:
             self.requeue(lease, note.batch if attempt is None else replace(note.batch, attempt=attempt), is_loss=is_loss)
 
-    def requeue(self, lease: Lease, batch: Batch, *, is_loss: bool = False) -> None:
+    def requeue(self, lease: Lease | LongLease, batch: Batch, *, is_loss: bool = False) -> None:
         """What of a lease is unsettled, does not wait already and is held by nobody who is here, is run again."""
         job = self.jobs.get(lease.job)
         if job is None:
@@ -189,7 +193,7 @@ class Books:
         self.stirred.add(job.id)
         self.touched.add(job.id)
 
-    def _free_parts(self, job: JobRun, lease: Lease) -> list[ev.Range]:
+    def _free_parts(self, job: JobRun, lease: Lease | LongLease) -> list[ev.Range]:
         parts = [x for a, n in job.unsettled(lease.first, lease.count) for x in job.again.missing(a, n)]
         others = RangeSet(
             (x.first, x.count)
@@ -230,6 +234,7 @@ class Books:
                 raise InvariantBroken(f"{job.id}: settled fragments of {first}+{count} wait to be run")
         found = job.waiting()
         held = [(x.first, x.count) for x in self.leases.of_job(job.id) if x.token not in self.orphans]
+        held += [(x.first, x.count) for x in self.long.of_job(job.id)]
         for first, count in [*job.done, *job.dead, *held]:
             found.add(first, count)
         if not found.covers(0, job.produced):

@@ -10,10 +10,11 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Literal, Protocol, assert_never
 
 import trio
+from sqlalchemy import Connection
 
 from company.chief import events as ev
 from company.chief.commit import Committer, Op, Piece
@@ -25,8 +26,9 @@ from company.chief.outcome_cut import Cut, Raised
 from company.chief.runtime import JobRuntime
 from company.chief.splitting import Splitting
 from company.chief.state import ChiefState
-from company.chief.store import failures, jobs
+from company.chief.store import failures, jobs, leases
 from company.chief.store.failures import FailureRow
+from company.chief.store.leases import LeaseRow
 from company.chief.storybook import Storybook
 from company.messages import Failed, Outcome
 from p2p.base.clock import Monotonic
@@ -208,10 +210,22 @@ class Engine:
                 runtime = self.runtimes.get(effect.job)
                 if runtime is not None:
                     self._committer.add(ops=self._failure_ops(effect, runtime, None))
+            case ev.KeepLeases():
+                self._keep_leases(effect)
             case ev.Accept() | ev.Refuse():
                 pass  # only meaningful with a frame at hand, see post_outcome
             case _:
                 assert_never(effect)
+
+    def _keep_leases(self, effect: ev.KeepLeases) -> None:
+        rows = [LeaseRow(**asdict(lease), at=time.time()) for lease in effect.long]
+        gone = effect.gone
+
+        def write(conn: Connection) -> None:
+            leases.save(conn, rows)
+            leases.delete(conn, gone)
+
+        self._committer.add(ops=[write])
 
     def _free_window(self, effect: ev.FreeWindow) -> None:
         runtime = self.runtimes.get(effect.job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from company.chief.long_leases import LongLease
 from company.chief.specs import JobSpec as JobSpec
 from company.chief.specs import Range as Range
 from company.chief.specs import WorkerSpec as WorkerSpec
@@ -370,7 +371,15 @@ class Tell:
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepLeases:
+    """Rows for leases that last, and the tokens whose rows are to go."""
+
+    long: tuple[LongLease, ...]
+    gone: tuple[int, ...]
+
+
 Effect = (
     StartSplit | StopSplit | SendRun | SendCancel | SendRecall | SendStale | SendResumed | SendDrain | Accept | Refuse | KeepFailure
-    | FreeWindow | SaveJob | DropResults | PrepareMerge | StartMerge | JobOver | Tell
+    | FreeWindow | SaveJob | DropResults | PrepareMerge | StartMerge | JobOver | Tell | KeepLeases
 )  # fmt: skip

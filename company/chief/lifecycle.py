@@ -39,6 +39,9 @@ class Lifecycle:
             raise InvariantBroken(f"job {event.spec.id} was added twice")
         job = JobRun.from_disk(event, now)
         books.jobs[job.id] = job
+        for row in books.long.job_added(job.id):
+            for first, count in job.unsettled(row.first, row.count):
+                job.held_back.add(first, count)
         books.set_active(job)
         return []
 
@@ -218,6 +221,7 @@ class Lifecycle:
 
     def _drop_leases(self, job: JobRun, why: str, now: Monotonic) -> list[ev.Effect]:
         effects: list[ev.Effect] = []
+        self._books.long.let_go(job=job.id)
         for lease in self._books.leases.of_job(job.id):
             effects.append(ev.SendCancel(worker=lease.worker, token=lease.token, reason=why))
             self._books.release(lease, now)

@@ -6,11 +6,14 @@ comes back says what it still has, also after a restart of the chief, and is tol
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from company.chief import events as ev
 from company.chief.again import Batch
 from company.chief.books import Books, LeaseNote
 from company.chief.leases import COUNTER_BITS, Lease
-from company.chief.slots import WorkerRun
+from company.chief.long_leases import LongLease
+from company.chief.slots import GRACE_S, WorkerRun
 from company.chief.verdicts import Verdicts
 from p2p.base.clock import Monotonic
 from p2p.base.errors import Action, InvariantBroken, Reason
@@ -32,6 +35,14 @@ class Presence:
         books.awaited = set(workers)
         books.hold_until = Monotonic(now + RESTART_HOLD_S) if workers else None
 
+    def hold_back(self, rows: Iterable[LongLease], now: Monotonic) -> None:
+        """After a start, before jobs are added: ranges that workers had been running for long are theirs through the grace."""
+        self._books.long.remember(rows, Monotonic(now + GRACE_S))
+
+    def _release(self, rows: list[LongLease]) -> None:
+        for row in rows:
+            self._books.requeue(row, Batch(first=row.first, count=row.count, attempt=row.attempt))
+
     # ---- coming --------------------------------------------------------------------------------------------------------
     def here(self, event: ev.WorkerHere, now: Monotonic) -> list[ev.Effect]:
         books = self._books
@@ -49,6 +60,7 @@ class Presence:
             else:
                 drop.append((token, why))
         kept = set(keep)
+        self._release(books.long.let_go(worker=event.spec.id))
         for lease in books.leases.of_worker(worker.spec.id):
             if lease.token not in kept:  # the worker lost it: a restart of its own, or a message that never arrived
                 books.give_back(lease, now)
@@ -82,6 +94,7 @@ class Presence:
             books.notes[token] = LeaseNote(Batch(first=first, count=count), None, 0.0, is_warm=False, is_adopted=True)
             job.pending.discard(first, count)
             job.held_back.add(first, count)
+            books.long.adopted(token, now)
         elif token in books.orphans:
             books.orphans.discard(token)
             if count == 1:
@@ -194,6 +207,7 @@ class Presence:
         if books.hold_until is not None and now >= books.hold_until:
             books.hold_until = None
             books.stir()
+        self._release(books.long.run_out(now))
         for name in sorted(books.slots.away):
             worker = books.slots.workers[name]
             if worker.grace_until is not None and now >= worker.grace_until:
@@ -211,7 +225,7 @@ class Presence:
         """When a grace, a rest, a hold or a kick is over."""
         books = self._books
         times = [until for name in books.fencing for until in books.jobs[name].kicked.values()]
-        for at in (books.slots.next_deadline(), books.hold_until):
+        for at in (books.slots.next_deadline(), books.hold_until, books.long.next_deadline()):
             if at is not None:
                 times.append(at)
         return min(times, default=None)

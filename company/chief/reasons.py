@@ -73,6 +73,7 @@ class Reasons:
         return self._unplaced(job)
 
     def _without_work(self, job: JobRun, *, away: int) -> Reason:
+        books = self._books
         if job.split == "running" and not job.produced:
             return Reason("splitting", "split has begun and not yet made a fragment.", {"fragments": 0}, (_logs(job),))
         if job.split == "running":
@@ -81,6 +82,7 @@ class Reasons:
                 "waiting-for-split", f"All {job.produced} fragments made so far are settled or on their way; split is making more.", facts,
                 (_logs(job),),
             )  # fmt: skip
+        away += len(books.long.of_job(job.id))
         if away:
             return Reason("worker-away", "The last fragments are held by a worker that is away.", {"batches": away}, (SEE_WORKERS,))
         facts = {"uncommitted": job.uncommitted}

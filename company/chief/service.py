@@ -40,7 +40,7 @@ from company.chief.rest_workers import RestWorkers
 from company.chief.sessions import Sessions
 from company.chief.splitting import Splitting
 from company.chief.state import ChiefState
-from company.chief.store import stories
+from company.chief.store import leases, stories
 from company.chief.store.store import Store
 from company.chief.storybook import Storybook
 from company.install_line import install_line
@@ -372,6 +372,7 @@ async def _build(
     nursery.start_soon(committer.run)
     nursery.start_soon(engine.run)
     state.hold_for({w.id for w in gate.workers.values() if w.state == "active" and w.last_seen > time.time() - 3600}, engine.now())
+    state.hold_back(await store.read(leases.load_all), engine.now())
     live = await desk.load()
     if live:
         _log.info("%d jobs of before go on", live)

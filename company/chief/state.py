@@ -8,6 +8,7 @@ batches; and nothing is looked at that has not changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import assert_never
 
 from company.chief import events as ev
@@ -16,6 +17,7 @@ from company.chief.books import Books
 from company.chief.jobrun import JobRun
 from company.chief.leases import LeaseTable
 from company.chief.lifecycle import Lifecycle
+from company.chief.long_leases import LongLease
 from company.chief.presence import Presence
 from company.chief.reasons import Reasons
 from company.chief.slots import Slots
@@ -73,6 +75,9 @@ class ChiefState:
             late = self._tail.look(now)
             if late:
                 effects += [*late, *self._assigner.assign(now)]
+        long, gone = books.long.grown_old(now), books.long.gone()
+        if long or gone:
+            effects.append(ev.KeepLeases(long=long, gone=gone))
         return tuple(effects)
 
     def next_deadline(self) -> Monotonic | None:
@@ -92,6 +97,10 @@ class ChiefState:
     def hold_for(self, workers: set[str], now: Monotonic) -> None:
         """After a start: hand nothing out until these workers are back, or the hold is over."""
         self._presence.hold_for(workers, now)
+
+    def hold_back(self, rows: Iterable[LongLease], now: Monotonic) -> None:
+        """After a start, before jobs are added: ranges of long leases wait for their workers through the grace."""
+        self._presence.hold_back(rows, now)
 
     # ---- the table -----------------------------------------------------------------------------------------------------
     def _apply(self, event: ev.Event, now: Monotonic) -> list[ev.Effect]:

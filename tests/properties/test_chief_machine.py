@@ -57,7 +57,7 @@ def disturb(world: World, rng: np.random.Generator) -> None:
         lambda: world.kill(worker, back_after_s=away),
         lambda: world.disconnect(worker, for_s=away, said_bye=bool(rng.random() < 0.2)),
         lambda: world.stop(worker, for_s=away),
-        lambda: world.restart(down_s=away / 10),
+        lambda: world.restart(down_s=away / 10, back_s=float(rng.choice([2.0, 20.0, 60.0]))),
         lambda: world.change(job, "pause"),
         lambda: world.change(job, "resume"),
         lambda: world.change(job, "cancel") if rng.random() < 0.3 else None,
@@ -87,6 +87,7 @@ def test_every_fragment_is_accepted_exactly_once_whatever_happens(seed: int) -> 
     world.run_for(120.0)  # what is still under way arrives, and finds nobody waiting for it
     assert not world.state.jobs
     assert not len(world.state.leases), "a slot is locked for a job that is over"
+    assert not world.long, "a row of a lease that is over"
     for job in world.jobs.values():
         assert job.over is not None
         if job.over.phase == "done":

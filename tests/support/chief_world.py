@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from company.chief import events as ev
+from company.chief.long_leases import LongLease
 from company.chief.state import ChiefState
 from p2p.base.clock import Monotonic
 from tests.support.fake_workers import FakeJob, FakeWorker, WorkerSide, runs
@@ -45,6 +46,8 @@ class World(WorkerSide):
         self._channel_at: dict[tuple[str, str], float] = {}
         self._commits: deque[Callable[[], None]] = deque()
         self._is_full = False
+        self.long: dict[int, LongLease] = {}  # rows on disk
+        self.rows_written: list[int] = []
         self.is_down = False
         self._tick_at: float | None = None
         self._split_runs: dict[str, int] = {}
@@ -157,14 +160,22 @@ class World(WorkerSide):
                         self._to_worker(worker.spec.id, lambda w, token=token: self._drop(w, token))  # type: ignore[misc]
             case ev.Tell():
                 self.told.append(effect)
+            case ev.KeepLeases():
+                self._commit(lambda: self._keep_leases(effect))
             case ev.SaveJob() | ev.PrepareMerge() | ev.FreeWindow():
                 pass
+
+    def _keep_leases(self, effect: ev.KeepLeases) -> None:
+        self.long.update((lease.token, lease) for lease in effect.long)
+        self.rows_written += [lease.token for lease in effect.long]
+        for token in effect.gone:
+            self.long.pop(token, None)
 
     def is_copy(self, token: int) -> bool:
         return self.state._books.notes[token].is_copy
 
-    def restart(self, *, down_s: float = 0.5) -> None:
-        """kill -9 of the chief: what was not on disk is gone; it starts again and the workers come back."""
+    def restart(self, *, down_s: float = 0.5, back_s: float = 2.0) -> None:
+        """kill -9 of the chief: what was not on disk is gone; it starts again and the workers come back within ``back_s``."""
         self.boot += 1
         self._commits.clear()
         self._split_runs = {j: n + 1 for j, n in self._split_runs.items()}
@@ -173,19 +184,20 @@ class World(WorkerSide):
         self.state = ChiefState(boot=self.boot)
         self.is_down = True
         self._is_full = False
-        self.at(self.now + down_s, lambda boot=self.boot: self._start_again(boot))  # type: ignore[misc]
+        self.at(self.now + down_s, lambda boot=self.boot: self._start_again(boot, back_s))  # type: ignore[misc]
 
-    def _start_again(self, boot: int) -> None:
+    def _start_again(self, boot: int, back_s: float) -> None:
         if boot != self.boot:
             return
         self.is_down = False
         self.state.hold_for({w.spec.id for w in self.workers.values()}, Monotonic(self.now))
+        self.state.hold_back([self.long[token] for token in sorted(self.long)], Monotonic(self.now))
         for job in self.jobs.values():
             if job.over is None:
                 self._add_to_machine(job)
         for worker in self.workers.values():
             if worker.is_alive and not worker.is_stopped:
-                self.at(self.now + float(self.rng.uniform(0.01, 2.0)), lambda w=worker: self.connect(w) if boot == self.boot else None)  # type: ignore[misc]
+                self.at(self.now + float(self.rng.uniform(0.01, back_s)), lambda w=worker: self.connect(w) if boot == self.boot else None)  # type: ignore[misc]
 
     def _add_to_machine(self, job: FakeJob) -> None:
         done = np.flatnonzero(job.done)

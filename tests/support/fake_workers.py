@@ -71,6 +71,7 @@ class FakeWorker:
         self.life = 0
         self.is_alive = True
         self.is_stopped = False
+        self.cut_until = 0.0  # no connection comes through before
         self.busy_s = 0.0
         self.rejects = False  # gives every batch back at once, as a worker that leaves does
 
@@ -101,6 +102,9 @@ class WorkerSide:
     def connect(self, worker: FakeWorker) -> None:
         """Open a channel and say what is held."""
         if worker.session or not worker.is_alive or worker.is_stopped or self.is_down:
+            return
+        if self.now < worker.cut_until:
+            self.at(worker.cut_until, lambda: self.connect(worker))
             return
         worker.session = next(self._numbers)
         held = tuple((h.token, h.job, h.first, h.count) for h in worker.held.values())

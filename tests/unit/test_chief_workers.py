@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from company.chief import events as ev
+from company.chief.long_leases import LONG_S
 from company.chief.slots import GRACE_S
 from p2p.base.errors import Reason
 from tests.support.chief_world import World
@@ -160,6 +161,55 @@ def test_a_long_fragment_is_not_run_twice_because_the_chief_restarted(chunk_s: f
     w.restart(down_s=0.2)
     finished(w, job)
     assert sum(worker.busy_s for worker in w.workers.values()) <= 120.01
+
+
+@pytest.mark.parametrize("chunk_s", [0.0, 3.0, 25.0])
+def test_a_long_fragment_waits_for_its_worker_through_the_grace(chunk_s: float) -> None:
+    """The worker comes back long after the others got their work: the row on disk keeps the range for it."""
+    w = world(("w-a", 1))
+    job = w.submit("j-1", [60.0], chunk_s=chunk_s)
+    w.run_for(LONG_S + chunk_s + 1.0)
+    assert [row.first for row in w.long.values()] == [0]
+    w.add_worker("w-b", 1)
+    w.workers["w-a"].cut_until = w.now + 20.0
+    w.restart(down_s=0.2, back_s=0.02)
+    w.run_for(8.0)
+    assert "w-b" in w.state.slots.workers
+    if not chunk_s:
+        assert reason(w).code == "worker-away"
+    finished(w, job)
+    assert w.workers["w-b"].busy_s == 0.0, "it was run a second time"
+    w.run_for(1.0)
+    assert not w.long
+
+
+def test_a_range_held_back_is_run_when_its_worker_returns_without_it_or_never() -> None:
+    for is_back in (True, False):
+        w = world(("w-a", 1))
+        job = w.submit("j-1", [60.0])
+        w.run_for(LONG_S + 1.0)
+        assert len(w.long) == 1
+        w.add_worker("w-b", 1)
+        w.kill(w.workers["w-a"], back_after_s=None)
+        w.workers["w-a"].is_alive = is_back
+        began = w.now
+        w.restart(down_s=0.2, back_s=0.02)
+        w.run(lambda w=w: len(w.state.leases) > 0)  # type: ignore[misc]
+        waited = w.now - began
+        assert waited < 5.0 if is_back else GRACE_S <= waited < GRACE_S + 1.0
+        finished(w, job)
+        assert int(job.done.sum()) == 1
+
+
+def test_rows_are_written_for_lasting_leases_only_and_go_with_them() -> None:
+    w = world(("w-a", 2))
+    job = w.submit("j-1", [0.5] * 40)
+    finished(w, job)
+    assert not w.rows_written
+    long = w.submit("j-2", [LONG_S + 1.0, 0.5])
+    finished(w, long)
+    w.run_for(1.0)
+    assert len(w.rows_written) == 1 and not w.long
 
 
 def test_after_a_restart_nothing_is_handed_out_until_known_workers_are_back() -> None:

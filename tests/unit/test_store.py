@@ -281,7 +281,7 @@ async def test_rows_come_back_as_they_were_saved(store: Store) -> None:
     worker = workers.WorkerRow(id="w", pubkey=b"k" * 32, name="n", state="idle", machine=b"m", joined=1.0, last_seen=2.0)
     token = tokens.TokenRow(id="t", kind="join", secret_hash=b"h", role="worker", created=1.0, uses_left=2, expires=9.0)
     upload = uploads.UploadRow(id="u", principal="p", meta=b"{}", length=None, offset=4, created=1.0, expires=2.0)
-    lease = leases.LeaseRow((1 << 60) + 1, "j1", 0, 5, 1, "w", 0, 1.0)
+    lease = leases.LeaseRow(token=(1 << 60) + 1, job="j1", first=0, count=5, attempt=1, worker="w", slot=0, at=1.0)
     artifact = artifacts.ArtifactRow("j1", 7, "plot.png", 3, DIGEST)
     principal = tokens.PrincipalRow(id="p", kind="person", role="owner", name="me", created=1.0)
 
@@ -327,7 +327,7 @@ async def test_deleting_a_job_deletes_all_that_belongs_to_it_and_frees_its_datas
     def fill(conn: Connection) -> None:
         outcomes.insert(conn, [outcome(i * 10) for i in range(300)])
         stories.append(conn, [stories.StoryRow("j1", 1, 1.0, "k", None, b"")])
-        leases.save(conn, [leases.LeaseRow(1, "j1", 0, 5, 1, "w", 0, 1.0)])
+        leases.save(conn, [leases.LeaseRow(token=1, job="j1", first=0, count=5, attempt=1, worker="w", slot=0, at=1.0)])
 
     await store.write(fill)
     await store.write(lambda conn: jobs.delete(conn, "j1"))

@@ -7,21 +7,15 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from company.chief.long_leases import LongLease
 from company.chief.store import schema
 from company.chief.store.rows import Rows
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRow:
-    """A range that a worker has been running for a while."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRow(LongLease):
+    """A range that a worker has been running for a while; ``at``: Unix time of the row."""
 
-    token: int
-    job: str
-    first: int
-    count: int
-    attempt: int
-    worker: str
-    slot: int
     at: float
 
 
