@@ -7,6 +7,7 @@ Source: Bernstein et al. 2011; RFC 8032.
 from __future__ import annotations
 
 import hashlib
+from typing import Protocol
 
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
@@ -16,6 +17,17 @@ from p2p.base.ids import NODE_ID_BYTES, CompanyId, NodeId, id_text
 SEED_BYTES = 32
 PUBLIC_BYTES = 32
 SIGNATURE_BYTES = 64
+
+
+class Signer(Protocol):
+    """Whoever can sign under a public key: an `Identity`, or the simulator's cheap stand-in."""
+
+    @property
+    def public(self) -> bytes:
+        """The 32 bytes that others know."""
+
+    def sign(self, data: bytes) -> bytes:
+        """64 bytes over ``data``."""
 
 
 class Identity:

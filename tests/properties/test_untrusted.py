@@ -55,12 +55,15 @@ from company.views import JobSubmit
 from company.wheel_list import ENVELOPE_TYPE, NO_NETWORK, open_wheels_untrusted
 from company.worker.frames import Expected, outcome_untrusted, words_untrusted
 from company.worker.rest import messages_untrusted
+from p2p.base.clock import UnixTime
 from p2p.base.codec import decode_value_untrusted, encode_value
 from p2p.base.envelope import open_untrusted, seal
 from p2p.base.errors import MalformedMessage, UsageError
 from p2p.base.frames import Frame, FrameParser, encode_frame_of, parse_frame_untrusted
 from p2p.base.keys import Identity
 from p2p.base.schema import parse_any_untrusted
+from p2p.dht.advertisement import Advertisement, advertisement_of_untrusted, encode_advertisement, listing_of_untrusted, shard_key
+from p2p.dht.records import Record, open_equivocation_untrusted, open_record_untrusted, sign_record
 from p2p.net.hello import Refused, refusal_facts_untrusted
 from p2p.net.tls import key_of_certificate_untrusted, peer_certificate
 
@@ -173,7 +176,31 @@ def join(data: bytes) -> object:
     return join_untrusted(body, "127.0.0.1") if isinstance(body, dict) else None
 
 
+SPARE = "spare/v1/x86_64/py3.11/none"
+
+
+def listing(payload: bytes) -> object:
+    """A company that signs nonsense under its own key."""
+    return listing_of_untrusted(Record(shard_key(SPARE, 0, 0), ME.public, "spare", 1, UnixTime(9), payload, b""), SPARE)
+
+
+def dht_record(payload: bytes, kind: str = "spare") -> bytes:
+    return sign_record(ME, NET, key=b"k" * 20, kind=kind, sequence=1, expires=UnixTime(9), payload=payload).raw
+
+
+ADVERTISEMENT = encode_advertisement(Advertisement(capability=SPARE, endpoints=(("192.0.2.1", 1),), slots=1, pythons=("3.11",)))
+RECORDS = dht_record(b"a"), dht_record(b"b")
+
+
 CASES = (
+    Case("p2p/dht/records.py:open_record_untrusted", lambda d: open_record_untrusted(d, NET), (RECORDS[0],)),
+    Case(
+        "p2p/dht/records.py:open_equivocation_untrusted",
+        lambda d: open_equivocation_untrusted(d[: len(d) // 2], d[len(d) // 2 :], NET),
+        (RECORDS[0] + RECORDS[1],),
+    ),
+    Case("p2p/dht/advertisement.py:advertisement_of_untrusted", advertisement_of_untrusted, (ADVERTISEMENT,)),
+    Case("p2p/dht/advertisement.py:listing_of_untrusted", listing, (ADVERTISEMENT,)),
     Case("company/wheel_list.py:open_wheels_untrusted", wheels, (WHEELS[0] + WHEELS[1],)),
     Case("company/wheel_list.py:_wheel_untrusted", signed_wheels, (encode_value([["a-1-py3-none-any.whl", 3, b"w" * 32]]),)),
     Case("company/chief/rest_join.py:join_untrusted", join, (JOIN.encode(),), HTTP),
