@@ -42,6 +42,7 @@ class Workers(Protocol):
     """The sessions, as far as the engine needs them. Nothing here waits or raises."""
 
     def send_run(self, effect: ev.SendRun, runtime: JobRuntime) -> None: ...
+    def send_job(self, job: str, runtime: JobRuntime) -> None: ...
     def send_cancel(self, worker: str, token: int, reason: str) -> None: ...
     def send_recall(self, worker: str, token: int) -> None: ...
     def send_stale(self, worker: str, token: int, reason: str) -> None: ...
@@ -71,6 +72,10 @@ class Engine:
 
     def now(self) -> Monotonic:
         return Monotonic(trio.current_time())
+
+    def silent_at(self, worker: str) -> Monotonic:
+        """When a connected worker of which nothing is heard until then counts as lost (phi-accrual over its own heartbeats)."""
+        return self.state.slots.silent_at(worker, self.now())
 
     async def run(self) -> None:
         """Wake the machine at its deadlines until cancelled."""
@@ -296,7 +301,10 @@ class Engine:
                 started=runtime.row.started or (time.time() if job.started is not None else None),
                 split_runs=job.restarts, cpu_us=runtime.cpu_us,
             )  # fmt: skip
-            runtime.time_limit_s, runtime.memory_bytes = job.spec.time_limit_s, job.spec.memory_bytes
+            limits = job.spec.time_limit_s, job.spec.memory_bytes
+            if limits != (runtime.time_limit_s, runtime.memory_bytes):
+                runtime.time_limit_s, runtime.memory_bytes = limits
+                self._workers.send_job(job_id, runtime)
         self.save(runtime)
 
     def save(self, runtime: JobRuntime) -> None:

@@ -43,6 +43,7 @@ from company.chief.state import ChiefState
 from company.chief.store import leases, stories
 from company.chief.store.store import Store
 from company.chief.storybook import Storybook
+from company.chief.usage import UsageKeeper, load_usage
 from company.install_line import install_line
 from company.listening import is_loopback
 from company.paths import Home
@@ -72,6 +73,7 @@ class ChiefService:
     fleet: Fleet
     sessions: Sessions
     rest: RestWorkers
+    usage: UsageKeeper
     requirements: RequirementWheels
     feed: Feed
     addresses: Addresses
@@ -333,6 +335,7 @@ async def running_chief(
                 yield chief
             finally:
                 chief.feed.close()
+                chief.usage.save()
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 20):
                     await chief.committer.wait_idle()
                 nursery.cancel_scope.cancel()
@@ -372,6 +375,9 @@ async def _build(
     nursery.start_soon(committer.run)
     nursery.start_soon(engine.run)
     state.hold_for({w.id for w in gate.workers.values() if w.state == "active" and w.last_seen > time.time() - 3600}, engine.now())
+    state.remember_usage(await store.read(load_usage), engine.now())
+    keeper = UsageKeeper(lambda: state.usage(engine.now()), lambda op: committer.add(ops=[op]))
+    nursery.start_soon(keeper.run)
     state.hold_back(await store.read(leases.load_all), engine.now())
     live = await desk.load()
     if live:
@@ -385,5 +391,5 @@ async def _build(
         home=home, name=name, identity=identity, store=store, sandbox=sandbox, engine=engine, committer=committer, desk=desk,
         files=JobFiles(home=tree, store=store, engine=engine, desk=desk, committer=committer), library=library, gate=gate,
         fleet=Fleet(gate=gate, engine=engine, sessions=sessions, on_change=feed.put), sessions=sessions,
-        rest=rest, requirements=wheels, feed=feed, addresses=addresses,
+        rest=rest, usage=keeper, requirements=wheels, feed=feed, addresses=addresses,
     )  # fmt: skip

@@ -32,7 +32,6 @@ from p2p.net.hello import refusal
 from p2p.net.stream import Buffer
 
 HEARTBEAT_MS = 2000
-SILENT_AFTER_S = 6.0  # three heartbeats without a byte: as good as a lost connection
 INFRA_CAUSES = frozenset({"sandbox-failed", "cancelled", "worker-stopped", "blob-missing", "lost-in-child"})
 _log = logging.getLogger("company.chief.workers")
 
@@ -165,10 +164,10 @@ class Sessions:
     async def _read(self, session: Session, channel: Channel) -> None:
         while True:
             messages: list[tuple[Message, Frame]] = []
-            with trio.move_on_after(SILENT_AFTER_S):
+            with trio.move_on_at(self.engine.silent_at(session.worker)):
                 messages = await channel.receive_many()
             if not messages:
-                _log.warning("worker %s has been silent for %g s", session.worker, SILENT_AFTER_S)
+                _log.warning("worker %s is silent for longer than its heartbeats let expect", session.worker)
                 return
             self.engine.post(ev.Heartbeat(worker=session.worker))
             for message, frame in messages:
@@ -231,11 +230,7 @@ class Sessions:
             return  # it left in this very step; WorkerGone is on its way and gives the lease back
         if effect.job not in session.jobs_told:
             session.jobs_told.add(effect.job)
-            params = runtime.row.params
-            message = m.JobIs(
-                effect.job, runtime.processor, int(runtime.time_limit_s * 1000), runtime.memory_bytes, "\n".join(runtime.requirements)
-            )
-            self._send(session, message, [params])
+            self._send(session, _job_is(effect.job, runtime), [runtime.row.params])
         sizes, bodies, large = runtime.window.cut(effect.first, effect.count)
         blobs = tuple((i - effect.first, f.size, f.digest) for i, f in sorted(large.items()))
         run = m.Run(effect.token, effect.slot, effect.job, effect.first, effect.count, effect.attempt, blobs)
@@ -243,6 +238,12 @@ class Sessions:
             session.channel.send_nowait(run, sizes, bodies)
         except (trio.WouldBlock, Unavailable):
             self._drop(session)
+
+    def send_job(self, job: str, runtime: JobRuntime) -> None:
+        """The job's limits are others now: whoever was told of it is told again."""
+        for session in list(self.open.values()):
+            if job in session.jobs_told:
+                self._send(session, _job_is(job, runtime), [runtime.row.params])
 
     def send_cancel(self, worker: str, token: int, reason: str) -> None:
         self._tell(worker, m.Cancel(token, reason))
@@ -283,6 +284,11 @@ class Sessions:
     def _drop(self, session: Session) -> None:
         """The worker does not read what it is sent: treat it as gone; its reader task sees the closed channel and ends."""
         trio.lowlevel.spawn_system_task(_close, session.channel.aclose)
+
+
+def _job_is(job: str, runtime: JobRuntime) -> m.JobIs:
+    limit_ms = int(runtime.time_limit_s * 1000)
+    return m.JobIs(job, runtime.processor, limit_ms, runtime.memory_bytes, "\n".join(runtime.requirements))
 
 
 async def _close(aclose: Callable[[], Awaitable[None]]) -> None:

@@ -120,6 +120,12 @@ class Slots:
             known.last_heard = now
             known.health.on_sign_of_life(now)
 
+    def silent_at(self, worker: str, now: Monotonic) -> Monotonic:
+        """When it counts as silent, if nothing is heard of it until then."""
+        known = self.workers.get(worker)
+        at = known.health.next_deadline() if known is not None and known.connected else None
+        return now if at is None else at
+
     def proved(self, worker: WorkerRun, slot: SlotKey, now: Monotonic) -> None:
         """A result of this worker was accepted."""
         if worker.is_on_probation:

@@ -8,7 +8,7 @@ batches; and nothing is looked at that has not changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import assert_never
 
 from company.chief import events as ev
@@ -19,6 +19,7 @@ from company.chief.leases import LeaseTable
 from company.chief.lifecycle import Lifecycle
 from company.chief.long_leases import LongLease
 from company.chief.presence import Presence
+from company.chief.queue import FairShare
 from company.chief.reasons import Reasons
 from company.chief.slots import Slots
 from company.chief.tail import Tail
@@ -97,6 +98,14 @@ class ChiefState:
     def hold_for(self, workers: set[str], now: Monotonic) -> None:
         """After a start: hand nothing out until these workers are back, or the hold is over."""
         self._presence.hold_for(workers, now)
+
+    def remember_usage(self, usage: Mapping[str, float], now: Monotonic) -> None:
+        """After a start: what users had used before, decayed slot-seconds."""
+        self._books.share = FairShare(usage, now=now)
+
+    def usage(self, now: Monotonic) -> dict[str, float]:
+        """Decayed slot-seconds of every user."""
+        return self._books.share.usage(now)
 
     def hold_back(self, rows: Iterable[LongLease], now: Monotonic) -> None:
         """After a start, before jobs are added: ranges of long leases wait for their workers through the grace."""

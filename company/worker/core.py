@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, assert_never
 
@@ -47,6 +47,12 @@ class _Job:
     message: m.JobIs
     params: bytes
     spec: JobSpec | None = None
+
+    def limit(self, time_limit_ms: int, memory_bytes: int) -> None:
+        """Other limits, from the next batch on: a child that runs under the old ones ends before it gets more."""
+        self.message = replace(self.message, time_limit_ms=time_limit_ms, memory_bytes=memory_bytes)
+        if self.spec is not None:
+            self.spec = replace(self.spec, time_limit_s=time_limit_ms / 1000, memory_bytes=memory_bytes)
 
 
 class WorkerCore:
@@ -163,6 +169,8 @@ class WorkerCore:
         known = self._jobs.get(message.job)
         if known is None:
             self._jobs[message.job] = _Job(message, params)
+        elif (known.message.time_limit_ms, known.message.memory_bytes) != (message.time_limit_ms, message.memory_bytes):
+            known.limit(message.time_limit_ms, message.memory_bytes)
         self.apply(ev.JobCame(message.job))
 
     async def _on_processor(self, message: m.ProcessorIs, frame: Frame) -> None:

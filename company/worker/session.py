@@ -77,7 +77,11 @@ class Session:
         head = self._queue.head
         if self._queue.ghosts and (head is None or not head.fed):
             return True  # the child is busy with a batch that nobody wants
-        return head is not None and not head.fed and head.job != self._spec.job
+        return head is not None and not head.fed and not self._is_mine(head.job)
+
+    def _is_mine(self, job: str) -> bool:
+        """Whether this child may serve it: it is its job, and its limits are still those of the job."""
+        return job == self._spec.job and self._port.job_spec(job) is self._spec
 
     async def _watch(self) -> None:
         await self._child.watch(time_limit_s=self._spec.time_limit_s or NO_LIMIT_S)
@@ -94,7 +98,7 @@ class Session:
     async def _feed_all(self) -> None:
         while True:
             batch = self._queue.next_unfed(self._spec.job)
-            if batch is None:
+            if batch is None or not self._is_mine(batch.job):
                 await self._queue.wait_changed()
                 continue
             try:

@@ -8,6 +8,7 @@ import pytest
 from company.chief import events as ev
 from company.chief.long_leases import LONG_S
 from company.chief.slots import GRACE_S
+from p2p.base.clock import Monotonic
 from p2p.base.errors import Reason
 from tests.support.chief_world import World
 from tests.support.fake_workers import FakeJob
@@ -199,6 +200,34 @@ def test_a_range_held_back_is_run_when_its_worker_returns_without_it_or_never() 
         assert waited < 5.0 if is_back else GRACE_S <= waited < GRACE_S + 1.0
         finished(w, job)
         assert int(job.done.sum()) == 1
+
+
+def test_what_a_user_used_before_a_restart_still_counts() -> None:
+    orders = []
+    for usage in ({}, {"ann": 1e6}):
+        w = World(np.random.default_rng(1))
+        w.state.remember_usage(usage, Monotonic(0.0))
+        w.submit("j-1", [1.0] * 4, owner="ann")
+        w.submit("j-2", [1.0] * 4, owner="bob")
+        w.add_worker("w-a", 1)
+        w.run(w.all_over)
+        assert w.state.usage(Monotonic(w.now))["ann"] >= usage.get("ann", 0.0) * 0.99
+        over = {e.job: n for n, e in enumerate(w.told) if e.kind == "done"}
+        orders.append(sorted(over, key=over.__getitem__))
+    assert orders == [["j-1", "j-2"], ["j-2", "j-1"]]
+
+
+def test_a_worker_with_irregular_heartbeats_is_given_more_time_before_it_counts_as_silent() -> None:
+    patience = []
+    for beats in ([2.0] * 20, [1.0, 5.0] * 10):
+        w = world(("w-a", 1))
+        for wait in beats:
+            w.run_for(wait)
+            w.post(ev.Heartbeat(worker="w-a"))
+        patience.append(w.state.slots.silent_at("w-a", Monotonic(w.now)) - w.now)
+    assert 6.0 < patience[0] < 9.0
+    assert patience[1] > 12.0
+    assert w.state.slots.silent_at("nobody", Monotonic(w.now)) == w.now
 
 
 def test_rows_are_written_for_lasting_leases_only_and_go_with_them() -> None:

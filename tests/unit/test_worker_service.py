@@ -120,6 +120,21 @@ async def test_a_fragment_past_its_time_limit_is_killed_and_named(tmp_path: Path
         assert await chief.outcome(2) == ["b"]
 
 
+async def test_limits_that_change_hold_from_the_next_batch_on(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (chief, _):
+        await begin(chief, LOOP, time_limit_ms=60_000)
+        await chief.run(1, ["a"])
+        assert await chief.outcome(1) == ["a"]  # its child is warm, and runs under the old limit
+        await chief.give_job(LOOP, time_limit_ms=300)
+        await chief.run(2, ["b", "loop"])
+        failed = (await chief.wait_for(m.Failed)).message
+        assert isinstance(failed, m.Failed)
+        assert (failed.index, failed.cause) == (1, "time-limit")
+        await chief.give_job(LOOP, time_limit_ms=60_000)
+        await chief.run(3, ["c"])
+        assert await chief.outcome(3) == ["c"]
+
+
 async def test_a_cancelled_batch_dies_at_once_and_says_nothing(tmp_path: Path) -> None:
     async with pair(tmp_path) as (chief, worker):
         await begin(chief, LOOP)
