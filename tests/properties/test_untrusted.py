@@ -7,6 +7,7 @@ Inputs are random bytes and valid samples with bytes flipped, cut out, doubled a
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import os
@@ -63,7 +64,9 @@ from p2p.base.frames import Frame, FrameParser, encode_frame_of, parse_frame_unt
 from p2p.base.keys import Identity
 from p2p.base.schema import parse_any_untrusted
 from p2p.dht.advertisement import Advertisement, advertisement_of_untrusted, encode_advertisement, listing_of_untrusted, shard_key
+from p2p.dht.packets import Sealer
 from p2p.dht.records import Record, open_equivocation_untrusted, open_record_untrusted, sign_record
+from p2p.dht.routing import saved_contacts_untrusted
 from p2p.net.hello import Refused, refusal_facts_untrusted
 from p2p.net.tls import key_of_certificate_untrusted, peer_certificate
 
@@ -188,8 +191,29 @@ def dht_record(payload: bytes, kind: str = "spare") -> bytes:
     return sign_record(ME, NET, key=b"k" * 20, kind=kind, sequence=1, expires=UnixTime(9), payload=payload).raw
 
 
-ADVERTISEMENT = encode_advertisement(Advertisement(capability=SPARE, endpoints=(("192.0.2.1", 1),), slots=1, pythons=("3.11",)))
 RECORDS = dht_record(b"a"), dht_record(b"b")
+
+
+def dht_request(body: bytes) -> object:
+    """A node that signs nonsense."""
+    return SEALER.open_request_untrusted(SEALER._seal(0, b"i" * 20, b"t" * 8, body))
+
+
+def dht_reply(body: bytes) -> object:
+    """A node that answers nonsense to a read; to the other methods too."""
+    data = SEALER._seal(1, b"i" * 20, b"t" * 8, body)
+    for method in (1, 2, 4):
+        with contextlib.suppress(MalformedMessage):
+            SEALER.open_reply_untrusted(data, method)
+    return SEALER.open_reply_untrusted(data, 3)
+
+
+SEALER = Sealer(ME, NET)
+DHT_REQUEST = SEALER.request(
+    b"i" * 20, b"t" * 8, unix=5, to=b"n" * 20, flags=0, work=b"", method=3, arguments=[b"k" * 20, b"t" * 20, b"a" * 8, 2], size=0
+)
+DHT_REPLY = SEALER.reply(b"i" * 20, b"t" * 8, unix=5, part=0, parts=1, result=[b"c" * 52, b"", [RECORDS[0]], 1])
+ADVERTISEMENT = encode_advertisement(Advertisement(capability=SPARE, endpoints=(("192.0.2.1", 1),), slots=1, pythons=("3.11",)))
 
 
 CASES = (
@@ -200,6 +224,10 @@ CASES = (
         (RECORDS[0] + RECORDS[1],),
     ),
     Case("p2p/dht/advertisement.py:advertisement_of_untrusted", advertisement_of_untrusted, (ADVERTISEMENT,)),
+    Case("p2p/dht/packets.py:_open_untrusted", SEALER.open_request_untrusted, (DHT_REQUEST,)),
+    Case("p2p/dht/packets.py:open_request_untrusted", dht_request, (DHT_REQUEST[125:],)),
+    Case("p2p/dht/packets.py:open_reply_untrusted", dht_reply, (DHT_REPLY[125:],)),
+    Case("p2p/dht/routing.py:saved_contacts_untrusted", saved_contacts_untrusted, (msgpack.packb([1, [[b"i" * 20, b"\x7f\0\0\1\0\7"]]]),)),
     Case("p2p/dht/advertisement.py:listing_of_untrusted", listing, (ADVERTISEMENT,)),
     Case("company/wheel_list.py:open_wheels_untrusted", wheels, (WHEELS[0] + WHEELS[1],)),
     Case("company/wheel_list.py:_wheel_untrusted", signed_wheels, (encode_value([["a-1-py3-none-any.whl", 3, b"w" * 32]]),)),
