@@ -74,7 +74,7 @@ class Sessions:
     def stale_share(self, refresh_s: float) -> float:
         """The share of contacts that have left, when each was seen alive at a uniformly random time within the last ``refresh_s``.
 
-        A live peer is met in proportion to its session's length, so what it still stays is the excess distribution: P(> a) = ∫_a^∞ S / mean.
+        A live peer is met in proportion to its session's length; so what it still stays follows P(> a) = ∫_a^∞ S / mean.
         """
         ages = np.linspace(0.0, refresh_s, _GRID)
         survival = self.survival(ages)

@@ -36,13 +36,14 @@ class ScenarioGroup(click.Group):
         if name.endswith(".toml"):
             return _toml_command(Path(name))
         scenario = scenario_called(name)
-        return click.Command(name, params=_options(scenario), callback=_runner(scenario), help=scenario.text)
+        lenient = {"ignore_unknown_options": True, "allow_extra_args": True}  # they are named with the other mistakes
+        return click.Command(name, params=_options(scenario), callback=_runner(scenario), help=scenario.text, context_settings=lenient)
 
 
 def _options(scenario: Scenario) -> list[click.Parameter]:
     found: list[click.Parameter] = [
         # values are taken as text and parsed together, so that all mistakes are named at once
-        click.Option([f"--{p.name}", f"p_{p.name}"], help=f"{p.text} (default {shown(p.default)})", metavar="VALUE")
+        click.Option([f"--{p.name}", "p_" + p.name.replace("-", "_")], help=f"{p.text} (default {shown(p.default)})", metavar="VALUE")
         for p in scenario.parameters
     ]  # fmt: skip
     return [*found, *_common()]
@@ -60,6 +61,7 @@ def _common() -> list[click.Parameter]:
 def _runner(scenario: Scenario) -> Any:
     def run(seed: str | None, as_json: bool, out: Path | None, events: bool, **raw: Any) -> None:
         given = {name.removeprefix("p_").replace("_", "-"): value for name, value in raw.items() if value is not None}
+        given |= {word.lstrip("-").partition("=")[0]: "" for word in click.get_current_context().args if word.startswith("--")}
         _execute(scenario, given, seed or "1", as_json, out, events)
 
     return run
@@ -80,7 +82,13 @@ def _toml_command(path: Path) -> click.Command:
 
 
 def _execute(
-    scenario: Scenario, given: dict[str, Any], seed_text: str, as_json: bool, out: Path | None, events: bool, lines: dict[str, int] | None = None
+    scenario: Scenario,
+    given: dict[str, Any],
+    seed_text: str,
+    as_json: bool,
+    out: Path | None,
+    events: bool,
+    lines: dict[str, int] | None = None,
 ) -> None:
     seed, values = _checked(scenario, given, seed_text, lines)
     bar = Bar(scenario.name, quiet=as_json)
@@ -101,7 +109,9 @@ def _execute(
         click.echo(f"{'written':<28}{out}/report.html, summary.json, scenario.lock.toml")
 
 
-def _checked(scenario: Scenario, given: dict[str, Any], seed_text: str, lines: dict[str, int] | None) -> tuple[int, dict[str, parameters.Value]]:
+def _checked(
+    scenario: Scenario, given: dict[str, Any], seed_text: str, lines: dict[str, int] | None
+) -> tuple[int, dict[str, parameters.Value]]:
     """Seed and values; one error for everything that is wrong."""
     wrong: list[str] = []
     seed = 0
@@ -153,7 +163,9 @@ def run_group() -> None:
 
 @root.command("sweep")
 @click.argument("name")
-@click.option("--param", "spreads", multiple=True, required=True, metavar="NAME=A,B or NAME=FROM:TO:STEP", help="a parameter and its values")
+@click.option(
+    "--param", "spreads", multiple=True, required=True, metavar="NAME=A,B or NAME=FROM:TO:STEP", help="a parameter and its values"
+)
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="a parameter that stays the same")
 @click.option("--repeat", type=click.IntRange(1, 100_000), default=1, show_default=True, help="runs per point, each with a seed of its own")
 @click.option("--seed", type=int, default=1, show_default=True)

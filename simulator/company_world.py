@@ -67,7 +67,9 @@ class SimWorker:
 class CompanyWorld:
     """One chief, its workers and one job."""
 
-    def __init__(self, *, durations: Floats, speeds: Floats, slots: int, spec: ev.JobSpec, seed: int, backups: bool, validate_every: int = 0) -> None:
+    def __init__(
+        self, *, durations: Floats, speeds: Floats, slots: int, spec: ev.JobSpec, seed: int, backups: bool, validate_every: int = 0
+    ) -> None:
         self.engine = Engine()
         self.chief = ChiefState(boot=1)
         self.host: Host[ev.Event, ev.Effect] = Host(self.engine, self.chief, self._perform, ev.Tick, validate_every=validate_every)
@@ -83,9 +85,13 @@ class CompanyWorld:
         self.copied: list[tuple[float, str]] = []
         self.assigned: list[tuple[int, int]] = []  # worker number, bytes of a batch
         self.workers = [
-            SimWorker(ev.WorkerSpec(id=f"w{i:05d}", name=f"w{i:05d}", slots=slots, memory_bytes=8 << 30), float(speed), queues=[deque() for _ in range(slots)])
+            SimWorker(
+                ev.WorkerSpec(id=f"w{i:05d}", name=f"w{i:05d}", slots=slots, memory_bytes=8 << 30),
+                float(speed),
+                queues=[deque() for _ in range(slots)],
+            )
             for i, speed in enumerate(speeds)
-        ]  # fmt: skip
+        ]
         self._number = {w.spec.id: i for i, w in enumerate(self.workers)}
         self._line: dict[tuple[str, bool], float] = {}
 
@@ -225,10 +231,17 @@ class CompanyWorld:
             self._to_chief(
                 worker,
                 ev.OutcomeArrived(
-                    worker=worker.spec.id, token=held.token, job=JOB, first=first, count=count, last=last, ok=((first, count),), raised=(),
+                    worker=worker.spec.id,
+                    token=held.token,
+                    job=JOB,
+                    first=first,
+                    count=count,
+                    last=last,
+                    ok=((first, count),),
+                    raised=(),
                     run_us=round(max(0.0, when - began - (WAKE_S if stop == count else 0.0)) * 1e6),
                 ),
-            )  # fmt: skip
+            )
             if last:
                 self._drop(worker, held.token)
             else:

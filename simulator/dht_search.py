@@ -134,7 +134,7 @@ class _Batch:
             return np.zeros(len(rows), dtype=np.int64)
         arrives = (1 - self.search.loss) ** 2
         draw = uniform(seed_word(self.seed, "loss"), node, self.number[rows])
-        return np.floor(np.log1p(-draw) / np.log1p(-arrives)).astype(np.int64)
+        return np.asarray(np.floor(np.log1p(-draw) / np.log1p(-arrives)), dtype=np.int64)
 
     def is_dead(self, node: Words) -> npt.NDArray[np.bool_]:
         """Whether a node is away: a function of the node alone."""
@@ -219,7 +219,11 @@ def closest(tables: Tables, target: Words, count: int, *, at_most_bits: Ints | N
 def search(tables: Tables, how: Search, *, lookups: int, seed: int, batch: int = 2048) -> Found:
     """Run look-ups from random nodes."""
     out = Found(
-        np.zeros(lookups, dtype=bool), np.zeros(lookups, dtype=np.int64), np.zeros(lookups, dtype=np.int64), np.zeros(lookups), np.zeros(lookups)
+        np.zeros(lookups, dtype=bool),
+        np.zeros(lookups, dtype=np.int64),
+        np.zeros(lookups, dtype=np.int64),
+        np.zeros(lookups),
+        np.zeros(lookups),
     )
     for first in range(0, lookups, batch):
         work = _Batch(tables, how, seed, first, min(batch, lookups - first))

@@ -1,8 +1,9 @@
 """Routing tables of a million nodes that are never stored: bucket c of node v is computed from (v, c) when somebody asks (pure).
 
-Ids are 56 random bits and 8 zeros (lookups keep notes there), sorted. Bucket c of v holds nodes that share exactly c leading bits with v: one interval of the sorted ids. Where
-it has at most k nodes the bucket is all of them; else it is a random k-subset, keyed by (seed, v, c) and drawn by Floyd's algorithm, so that
-the same node always has the same table. A node stands for itself by its distance to the target: no index, no table, 8 bytes per node.
+Ids are 56 random bits and 8 zeros (lookups keep notes there), sorted. Bucket c of v holds nodes that share exactly c leading bits with
+v: one interval of the sorted ids. Where it has at most k nodes the bucket is all of them; else it is a random k-subset, keyed by
+(seed, v, c) and drawn by Floyd's algorithm, so that the same node always has the same table. A node stands for itself by its distance
+to the target: no index, no table, 8 bytes per node.
 
 Source: Maymounkov, Mazières 2002 (buckets); Bentley, Floyd 1987, "A sample of brilliance" (k of n without repetition).
 """

@@ -55,7 +55,7 @@ class Engine:
         return len(self._heap) - self._is_root_done
 
     def run(self, *, until: float = float("inf"), max_events: int = 1 << 62) -> int:
-        """Handle events up to and including time ``until``, at most so many; returns how many were handled. Not to be called by a handler."""
+        """Handle events up to and including time ``until``, at most so many; returns their number. Not for handlers to call."""
         heap = self._heap
         done = 0
         try:
@@ -69,7 +69,7 @@ class Engine:
                 again = handler(argument)
                 if again.__class__ is float:
                     self._planned = number = self._planned + 1
-                    entry = (when + again, number, handler, argument) if again > 0.0 else (when, number, handler, argument)  # type: ignore[operator]
+                    entry = (when + again, number, handler, argument) if again > 0.0 else (when, number, handler, argument)
                     if self._is_root_done:
                         heapreplace(heap, entry)
                     else:

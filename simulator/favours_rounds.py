@@ -50,7 +50,9 @@ def run_favours(rules: FavourRules, seed: int) -> dict[str, Any]:
         wants = riders | (uniform(key, np.arange(n), number) < rules.wants)
         demand = np.where(wants, rules.demand, 0.0)
         supply = np.where(wants, 0.0, offer)
-        weight = {"none": np.ones((n, n)), "favours": owed, "history": np.maximum(0.0, owed + np.sqrt(history))}[rules.memory]
+        weight = {"none": np.ones((n, n)), "favours": owed, "history": np.maximum(0.0, owed + np.sqrt(np.maximum(0.0, history)))}[
+            rules.memory
+        ]
         lent = _share(weight, supply, demand)
         owed = np.maximum(0.0, owed - lent)
         owed += lent.T  # whoever received owes
@@ -91,14 +93,14 @@ def _share(weight: Floats, supply: Floats, demand: Floats) -> Floats:
 
 def _measures(riders: Any, got: Floats, gave: Floats, wanted: Floats, supply: float, demand: float) -> dict[str, Any]:
     honest = ~riders
-    per_honest = float(got[honest].mean())
+    share = got / np.maximum(wanted, 1e-9)  # of what was wanted: a free rider wants more often
     ordered = np.sort(got)
     n = len(got)
     return {
         "contention": demand / supply if supply else None,
-        "share_per_free_rider": float(got[riders].mean()) / per_honest if riders.any() and per_honest else None,
-        "satisfaction": float((got[honest] / np.maximum(wanted[honest], 1e-9)).mean()),
-        "satisfaction_of_free_riders": float((got[riders] / np.maximum(wanted[riders], 1e-9)).mean()) if riders.any() else None,
+        "share_per_free_rider": float(share[riders].mean() / max(float(share[honest].mean()), 1e-9)) if riders.any() else None,
+        "satisfaction": float(share[honest].mean()),
+        "satisfaction_of_free_riders": float(share[riders].mean()) if riders.any() else None,
         "received_per_given": float(got[honest].sum() / max(float(gave[honest].sum()), 1e-9)),
         "gini": float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * max(float(ordered.sum()), 1e-9))),
     }

@@ -18,9 +18,7 @@ def voting_error(m: int, wrong: float) -> float:
 def voting_cost(m: int, wrong: float) -> float:
     """Expected answers until one side has m."""
     right = 1 - wrong
-    return math.fsum(
-        n * math.comb(n - 1, m - 1) * (wrong**m * right ** (n - m) + right**m * wrong ** (n - m)) for n in range(m, 2 * m)
-    )
+    return math.fsum(n * math.comb(n - 1, m - 1) * (wrong**m * right ** (n - m) + right**m * wrong ** (n - m)) for n in range(m, 2 * m))
 
 
 def votes_needed(error: float, wrong: float, *, at_most: int = 200) -> int:

@@ -1,7 +1,7 @@
 """The simulated internet: round-trip times fitted to King, loss, duplication, reordering, partitions and address translation (pure).
 
 Every node has a place in a plane and a height (its access line); a round trip takes the distance in the plane and both heights. Two numbers
-of the King data set are public, median 156 ms and mean 178 ms over 1,740 servers; the two scales here reproduce both (a test holds them to it).
+of the King data set are public, median 156 ms and mean 178 ms over 1,740 servers; the two scales here reproduce both.
 
 Source: Gummadi, Saroiu, Gribble 2002 (King); Dabek, Cox, Kaashoek, Morris 2004 (Vivaldi: 2-D and height); figures via Li et al. 2005.
 """

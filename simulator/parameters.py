@@ -87,13 +87,20 @@ def read_toml(text: str) -> tuple[str, int, dict[str, Any], dict[str, int]]:
     if wrong:
         raise UsageError("simulation-parameters", "\n".join(wrong), errors=wrong)
     lines = {m[1]: n for n, line in enumerate(text.splitlines(), 1) if (m := re.match(r'\s*"?([\w-]+)"?\s*=', line))}
-    return str(scenario), int(seed), {str(k).replace("_", "-"): v for k, v in parameters.items()}, {k.replace("_", "-"): n for k, n in lines.items()}
+    return (
+        str(scenario),
+        int(seed),
+        {str(k).replace("_", "-"): v for k, v in parameters.items()},
+        {k.replace("_", "-"): n for k, n in lines.items()},
+    )
 
 
 def write_toml(scenario: str, seed: int, values: Mapping[str, Value], notes: Mapping[str, str]) -> str:
     """The file that runs the same again."""
     head = "".join(f"# {name}: {text}\n" for name, text in notes.items())
-    return f'{head}scenario = "{scenario}"\nseed = {seed}\n\n[parameters]\n' + "".join(f"{name} = {_toml(value)}\n" for name, value in values.items())
+    return f'{head}scenario = "{scenario}"\nseed = {seed}\n\n[parameters]\n' + "".join(
+        f"{name} = {_toml(value)}\n" for name, value in values.items()
+    )
 
 
 def _toml(value: Value) -> str:

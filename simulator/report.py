@@ -49,19 +49,28 @@ def page(title: str, text: str, tables: Mapping[str, Sequence[Sequence[Any]]], p
     for name, rows in tables.items():
         head, *body = rows
         cells = "".join("<tr>" + "".join(f"<td>{html.escape(shown(c))}</td>" for c in row) + "</tr>" for row in body)
-        parts.append(f"<h2>{html.escape(name)}</h2><table><tr>{''.join(f'<th>{html.escape(str(c))}</th>' for c in head)}</tr>{cells}</table>")
+        parts.append(
+            f"<h2>{html.escape(name)}</h2><table><tr>{''.join(f'<th>{html.escape(str(c))}</th>' for c in head)}</tr>{cells}</table>"
+        )
     data = [
         {
-            "id": f"p{i}", "x": rounded(p.x), "curves": {n: rounded(list(c)) for n, c in p.curves.items()}, "x_name": p.x_name, "y_name": p.y_name,
-            "log_x": p.log_x, "log_y": p.log_y,
+            "id": f"p{i}",
+            "x": rounded(p.x),
+            "curves": {n: rounded(list(c)) for n, c in p.curves.items()},
+            "x_name": p.x_name,
+            "y_name": p.y_name,
+            "log_x": p.log_x,
+            "log_y": p.log_y,
         }
         for i, p in enumerate(plots)
-    ]  # fmt: skip
+    ]
     parts += [f'<h2>{html.escape(p.title)}</h2><div id="p{i}"></div>' for i, p in enumerate(plots)]
     css, script = (VENDOR / name for name in ("uPlot.min.css", "uPlot.iife.min.js"))
     inlined = json.dumps(data).replace("<", "\\u003c")
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title>"
         f"<style>{css.read_text('utf-8')}{_STYLE}</style><h1>{html.escape(title)}</h1><p>{html.escape(text)}</p>{''.join(parts)}"
-        f'<script type="application/json" id="plots">{inlined}</script><script>{script.read_text("utf-8")}</script><script>{_SCRIPT}</script></html>\n'
+        f'<script type="application/json" id="plots">{inlined}</script><script>{script.read_text("utf-8")}</script>'
+        f"<script>{_SCRIPT}</script></html>\n"
     )

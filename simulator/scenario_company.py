@@ -56,7 +56,9 @@ def run(values: Values, seed: int, progress: Progress) -> Outcome:
     world.run()
     progress(1.0)
     slow_id = world.workers[0].spec.name
-    noticed = [at - bound / 5 for at, name in (*world.kicked, *world.copied) if name == slow_id and at >= bound / 5] if v["slow-by"] > 1 else []
+    noticed = (
+        [at - bound / 5 for at, name in (*world.kicked, *world.copied) if name == slow_id and at >= bound / 5] if v["slow-by"] > 1 else []
+    )
     total_s = float(durations.sum())
     metrics = {
         "makespan_s": world.ended_at,

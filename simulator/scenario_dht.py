@@ -31,17 +31,12 @@ PARAMETERS = (
     Parameter("hedge-s", 0.5, "after that a late query frees its place in the window", 0.01, 60),
     Parameter("adversaries", 0.0, "share of nodes that return only colluders", 0, 0.99),
     Parameter("disjoint", 1, "disjoint paths", 1, 32),
-    Parameter("engine", "vector", "vector: any size; exact: the shipped look-up machine, to some thousands", choices=("vector", "exact")),
 )  # fmt: skip
 
 
 def run(values: Values, seed: int, progress: Progress) -> Outcome:
     """Build the network and look up."""
     v = values
-    if v["engine"] == "exact":
-        from simulator.dht_exact import run_exact
-
-        return run_exact(values, seed, progress)
     tables = Tables(v["nodes"], v["k"], seed)
     progress(0.05)
     stale = PRESETS[v["churn"]].stale_share(v["refresh-s"]) if v["churn"] != "none" else 0.0

@@ -1,4 +1,4 @@
-"""Scenario ``hotkeys``: what advertisements of popular capabilities cost the nodes that hold them, with the shipped shards and without (pure)."""
+"""Scenario ``hotkeys``: what popular capabilities cost the nodes that hold their advertisements (pure)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARAMETERS = (
     Parameter("record-bytes", 400, "size of a signed record", 50, 2000),
     Parameter("records-per-key", 64, "records that a node keeps per key", 1, 1_000_000),
     Parameter("sharding", True, "the shipped shards; no = one key per capability"),
-)  # fmt: skip
+)
 
 
 def run(values: Values, seed: int, progress: Progress) -> Outcome:
@@ -58,7 +58,9 @@ def run(values: Values, seed: int, progress: Progress) -> Outcome:
                 on_one_total += float(here.sum())
                 readers = v["companies"] * v["looks-per-hour"] / 3600 * (weights[capability] / weights.sum())
                 per_shard = np.maximum(counts, 1)
-                shards_read = min(float(shards), max(1.0, v["records-read"] / max(1.0, float(np.minimum(per_shard, v["records-per-key"]).mean()))))
+                shards_read = min(
+                    float(shards), max(1.0, v["records-read"] / max(1.0, float(np.minimum(per_shard, v["records-per-key"]).mean())))
+                )
                 np.add.at(reads, holders[alive], readers * shards_read / shards / holders.shape[1] * 3)
         progress((capability + 1) / v["capabilities"])
     writes = offered / (v["lifetime-s"] / 3)
@@ -79,9 +81,14 @@ def run(values: Values, seed: int, progress: Progress) -> Outcome:
     order = np.sort(writes + reads)[::-1]
     ranks = np.unique(np.geomspace(1, n, 60).astype(np.int64))
     plot = Plot(
-        "requests per second on the busiest nodes", "rank of the node", "requests/s", ranks.tolist(), {"stores and reads": order[ranks - 1].tolist()},
-        log_x=True, log_y=True,
-    )  # fmt: skip
+        "requests per second on the busiest nodes",
+        "rank of the node",
+        "requests/s",
+        ranks.tolist(),
+        {"stores and reads": order[ranks - 1].tolist()},
+        log_x=True,
+        log_y=True,
+    )
     return Outcome(metrics, (plot,))
 
 
@@ -101,8 +108,8 @@ def _spread(values: Any) -> dict[str, float]:
 
 HOTKEYS = Scenario(
     "hotkeys",
-    f"Load of advertisements on the nodes that hold them, up to millions of companies, with the shipped shards (at most 4^{MAX_LEVEL}) and with "
-    "one key per capability.",
+    f"Load of advertisements on the nodes that hold them, up to millions of companies, with the shipped shards (at most 4^{MAX_LEVEL}) "
+    "and with one key per capability.",
     PARAMETERS,
     run,
     ("shards", "findable_share", "records_kept.max", "stores_per_s.max", "reads_per_s.max", "bytes_per_s_max"),

@@ -1,4 +1,4 @@
-"""Scenario ``kicks``: how often the shipped rules of slowness take a healthy worker for a failed one, and how soon they see a slow one (pure)."""
+"""Scenario ``kicks``: healthy workers that the shipped rules of slowness take for failed ones (pure)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ PARAMETERS = (
     Parameter("samples", 8, "run times that the rule has seen", 1, 100_000),
     Parameter("trials", 20_000, "how many healthy leases are judged", 1, 10_000_000),
     Parameter("slow-by", 10.0, "a slow worker takes so many times longer", 1, 1e6),
-    Parameter("prediction", "mean", "what log-z predicts: the mean of the job, or each lease's own time (declared costs)", choices=("mean", "own")),
-)  # fmt: skip
+    Parameter(
+        "prediction", "mean", "what log-z predicts: the mean of the job, or each lease's own time (declared costs)", choices=("mean", "own")
+    ),
+)
 
 
 def run(values: Values, seed: int, progress: Progress) -> Outcome:
@@ -63,8 +65,8 @@ def _predicted(v: Values, own_s: float) -> float:
 
 KICKS = Scenario(
     "kicks",
-    "The shipped rules of slowness, asked about healthy leases and about slow ones: the papers' z > 4 (--failure seed-z4) and the default on "
-    "log(observed/predicted).",
+    "The shipped rules of slowness, asked about healthy leases and about slow ones: the papers' z > 4 (--failure seed-z4) and the default "
+    "on log(observed/predicted).",
     PARAMETERS,
     run,
     ("healthy_kicked", "slow_noticed", "slow_noticed_after_means", "undecided"),

@@ -136,9 +136,9 @@ def run_favour_scenario(values: Values, seed: int, progress: Progress) -> Outcom
 
 MARKET = Scenario(
     "market",
-    "Companies compute for strangers and some cheat: error, redundancy, slowdown and time to detect under no check, m-first voting, BOINC's "
-    "adaptive replication, spot-checks and credibility. A company that is caught stays out; where identities are free that does not hold, "
-    "so set blacklist=false to see what is left.",
+    "Companies compute for strangers and some cheat: error, redundancy, slowdown and time to detect under no check, m-first voting, "
+    "BOINC's adaptive replication, spot-checks and credibility. A company that is caught stays out; "
+    "where identities are free that does not hold, so set blacklist=false to see what is left.",
     MARKET_PARAMETERS,
     run_market,
     ("error_rate", "redundancy", "slowdown", "detected", "detection_rounds"),
@@ -152,8 +152,8 @@ VOTES = Scenario(
 )
 FAVOURS = Scenario(
     "favours",
-    "A network of favours with free riders: what a free rider gets, per head, of what a collaborator gets, over contention, with and without "
-    "control of supply, and with whitewashing.",
+    "A network of favours with free riders: what a free rider gets, per head, of what a collaborator gets, over contention, with and "
+    "without control of supply, and with whitewashing.",
     FAVOUR_PARAMETERS,
     run_favour_scenario,
     ("contention", "share_per_free_rider", "satisfaction", "received_per_given", "gini"),

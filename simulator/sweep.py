@@ -25,7 +25,9 @@ Task = tuple[str, dict[str, Value], int]
 Mapped = Callable[[Sequence[Task]], Iterator[dict[str, Any]]]
 
 
-def tasks_of(scenario: Scenario, base: Mapping[str, str], spreads: Sequence[tuple[str, Sequence[str]]], repeat: int, seed: int) -> list[Task]:
+def tasks_of(
+    scenario: Scenario, base: Mapping[str, str], spreads: Sequence[tuple[str, Sequence[str]]], repeat: int, seed: int
+) -> list[Task]:
     """Every point with every seed. Raises `UsageError` naming all that is wrong with any."""
     points, wrong = [], []
     for chosen in grid(spreads):
@@ -59,10 +61,12 @@ def mapper(jobs: str) -> Iterator[Mapped]:
 
 def _dask(address: str) -> Iterator[Mapped]:
     try:
-        from distributed import Client, as_completed
+        import distributed
     except ImportError:
         raise UsageError("simulation-no-dask", "Dask is not installed here", hint="pip install 'company-compute[dask]'") from None
-    with Client(address) as client:
+    connect: Any = distributed.Client  # untyped
+    as_completed: Any = distributed.as_completed
+    with connect(address) as client:
         yield lambda tasks: (future.result() for future in as_completed(client.map(run_point, list(tasks), pure=False)))
 
 
@@ -77,9 +81,16 @@ def _company() -> Iterator[Mapped]:
 
 
 def sweep(
-    scenario: Scenario, base: Mapping[str, str], spreads: Sequence[tuple[str, Sequence[str]]], *, repeat: int, seed: int, jobs: str, out: Path,
+    scenario: Scenario,
+    base: Mapping[str, str],
+    spreads: Sequence[tuple[str, Sequence[str]]],
+    *,
+    repeat: int,
+    seed: int,
+    jobs: str,
+    out: Path,
     progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Run what is missing, then write the summary. On Ctrl-C the folder keeps what is done."""
     tasks = tasks_of(scenario, base, spreads, repeat, seed)
     named: dict[str, Value] = {f"sweep.{name}": ",".join(values) for name, values in spreads}
