@@ -13,7 +13,8 @@ import pytest
 
 from p2p.base.errors import UsageError
 from simulator.cli import main
-from simulator.parameters import read_toml, spread
+from simulator.parameters import parse_all, read_toml, spread
+from simulator.registry import SCENARIOS
 from simulator.scenario import Plot, rounded
 from simulator.svg import draw
 from simulator.sweep import finished
@@ -143,3 +144,19 @@ def test_the_quick_validation_holds_in_every_row() -> None:
     rows = validate(quick=True, progress=lambda _: None)
     assert len(rows) > 70
     assert [f"{r.what}: {r.published} {r.ours}" for r in rows if not r.passed] == []
+
+
+def test_commands_of_the_page_have_options_and_values_that_exist() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text("utf-8")
+    lines = [line.partition("#")[0] for line in page.splitlines() if line.startswith("python -m simulator run")]
+    checked = 0
+    for words in (line.split()[4:] for line in lines):
+        if words[0].endswith(".toml"):
+            continue
+        scenario = SCENARIOS[words[0]]
+        pairs = iter(word for word in words[1:] if word != "--json")
+        given = {name.removeprefix("--"): value for name, value in zip(pairs, pairs, strict=True)}
+        given.pop("out", None)
+        parse_all(scenario.parameters, given)  # raises for anything unknown
+        checked += 1
+    assert checked >= 6
