@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # -qq: errors only; warnings about a machine's own package sources say nothing about this project
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: demo test fast lint bench clean lock
+.PHONY: demo test fast lint bench chaos soak clean lock
 
 demo: $(VENV)/.run
 	@$(BIN)/company demo
@@ -22,6 +22,14 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# seeded faults against real processes: make chaos ARGS="--rounds 50 --seed 7 --json report.json"
+chaos: $(VENV)/.test
+	@$(BIN)/python -m tests.faults $(ARGS)
+
+# many workers for long, with memory, descriptors and tasks watched: make soak ARGS="--minutes 30 --workers 50"
+soak: $(VENV)/.test
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
 
 $(VENV)/bin/python:
 	@tools/python-check "$(PYTHON)"

@@ -40,6 +40,7 @@ class RunningCompany:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.ready: dict[str, dict[str, Any]] = {}
         self.http = self.rpc = "127.0.0.1:0"
+        self.programs: dict[str, tuple[str, ...]] = {}  # another program for one of them, such as tests.faults.crashing
         self._client: Client | None = None
 
     @property
@@ -87,7 +88,12 @@ class RunningCompany:
     def _spawn(self, name: str, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         with open(self.log_of(name), "ab") as log:
             process = subprocess.Popen(
-                [*COMPANY, *arguments], stdin=stdin, stdout=subprocess.PIPE, stderr=log, env=self.environ, start_new_session=True
+                [*self.programs.get(name, COMPANY), *arguments],
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self.environ,
+                start_new_session=True,
             )
         self.processes[name] = process
         return process

@@ -15,6 +15,7 @@ from company.chief.api.bodies import MAX_JSON_BYTES
 from company.chief.api.idempotency import IdempotencyCache
 from company.chief.api.metrics import Metrics
 from company.chief.api.problem import Problem, problem_of
+from company.chief.api.refusals import RefusalLog
 from company.chief.facade import Chief, Principal
 from p2p.base.errors import ParallelError
 from p2p.net.http_types import BodyTooLarge, Request, Response, Route
@@ -83,6 +84,7 @@ class Gate:
         self.auth = auth
         self.metrics = metrics
         self.answers = IdempotencyCache()
+        self._refusals = RefusalLog()
 
     def route(self, endpoint: Endpoint, refuse: Refuse = problem_reply) -> Route:
         """The endpoint as a route; refusals are shown by ``refuse``."""
@@ -92,7 +94,9 @@ class Gate:
             try:
                 answer = await self._admitted(endpoint, request)
             except (ParallelError, BodyTooLarge) as error:
-                answer = refuse(request, problem_of(error, request.path))
+                problem = problem_of(error, request.path)
+                self._refusals.note(problem.status, problem.code, request.method, request.path, request.remote, started)
+                answer = refuse(request, problem)
             if "tus-resumable" in request.headers:
                 answer = replace(answer, headers={**answer.headers, "Tus-Resumable": "1.0.0"})
             self.metrics.count(endpoint.pattern, endpoint.method, answer.status, self.auth.monotonic() - started)
