@@ -13,8 +13,16 @@ from benchmarks.rows import Row
 from benchmarks.work import calibrate
 
 MIB = 1 << 20
+BARE = "python -I -c pass"
 SETTLE_S = 3.0  # after the last job, before idle is measured
 _IMPORT = "import time; t = time.perf_counter(); import company; company.__version__; print(time.perf_counter() - t)"
+
+
+def bare_interpreter_s() -> float:
+    """Seconds that Python alone takes to start and end: what the machine makes of any command, now."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-I", "-c", "pass"], check=True)
+    return time.perf_counter() - began
 
 
 def start_row(rounds: int) -> Row:
@@ -22,6 +30,7 @@ def start_row(rounds: int) -> Row:
     row = Row("company start to ready", "from running the command in a new home to its JSON line", "s", "less", goal=1.5)
     for _ in range(rounds):
         row.add("company", start_s())
+        row.add(BARE, bare_interpreter_s())
     return row
 
 
@@ -39,6 +48,7 @@ def command_row(company: BenchCompany, rounds: int) -> Row:
     row = Row("company job list --json", "wall time of the command, interpreter and request included", "ms", "less", goal=150)
     for _ in range(rounds):
         row.add("company", 1000 * company.command_s("job", "list", "--json"))
+        row.add(BARE, 1000 * bare_interpreter_s())
     return row
 
 

@@ -1,7 +1,8 @@
-"""company run: split, process and merge here, without a daemon (I/O)."""
+"""company run: split, process and merge a package on one of several engines, the same bytes from each (I/O)."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ SHOWN_FAILURES = 5
 @click.command("run", cls=Command, needs_chief=False)
 @click.argument("pkg", type=click.Path(path_type=Path, exists=True))
 @click.argument("data", type=click.Path(path_type=Path, exists=True))
-@click.option("--engine", type=click.Choice(["local"]), default="local", help="Where it runs.")
+@click.option("--engine", type=click.Choice(["local", "company", "dask", "ray"]), default="local", help="Where fragments run.")
+@click.option("--address", metavar="ADDRESS", help="Of the Dask scheduler (tcp://HOST:8786) or the Ray cluster (HOST:6379, auto).")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("result"), help="The directory for the result.")
 @click.option("-p", "--param", "params", multiple=True, metavar="K=V", help="A parameter of the package; V is JSON where it reads as JSON.")
 @click.option("--slots", type=click.IntRange(1, 1024), help="How many fragments at a time (else one per core).", show_default=False)
@@ -30,29 +32,47 @@ SHOWN_FAILURES = 5
 @click.option("--i-understand", is_flag=True, help="Needed with --sandbox none: modules then have all your rights.")
 @pass_session
 def run_package(
-    session: Session, pkg: Path, data: Path, engine: str, out: Path, params: tuple[str, ...], slots: int | None, time_limit: float | None,
-    memory: int | None, max_fails: str, retries: int, sandbox: str, i_understand: bool,
+    session: Session, pkg: Path, data: Path, engine: str, address: str | None, out: Path, params: tuple[str, ...],
+    slots: int | None, time_limit: float | None, memory: int | None, max_fails: str, retries: int, sandbox: str, i_understand: bool,
 ) -> int | None:  # fmt: skip
-    """Run a package on data on this machine alone, in the same sandbox, without a chief."""
+    """Run a package on data, and leave the result in --out.
+
+    local: on this machine alone, without a chief. company: as a job of the chief. dask, ray: fragments on a cluster of yours, where
+    company-compute is installed; split and merge run here. Fragments run in the same sandbox everywhere.
+    """
     from company.cli.local_progress import local_progress
     from company.cli.start import check_sandbox
     from company.config import parse_params
 
     check_sandbox(sandbox, understood=i_understand)
     values = parse_params(params)
-    from company.local import run_local
+    if (engine in ("dask", "ray")) != (address is not None):
+        raise click.UsageError("--address goes with --engine dask and --engine ray, and both need it")
 
     state = "done"
     try:
-        with local_progress(quiet=session.as_json) as progress:
-            facts = run_local(
-                pkg, data, params=values, out=out, slots=slots, progress=progress, max_fails=max_fails, tries=retries,
-                time_limit_s=time_limit, memory_bytes=memory, allow_none=sandbox == "none",
-            )  # fmt: skip
+        with local_progress(quiet=session.as_json) as progress, contextlib.ExitStack() as stack:
+            if engine == "company":
+                from company.cli.run_as_job import run_as_job
+
+                options = {"max_fails": max_fails, "retries": retries, "time_limit_s": time_limit, "memory_bytes": memory}
+                facts = run_as_job(session.client(), pkg, data, values, out, progress, options)
+            else:
+                from company.local import run_local
+
+                cluster = None
+                if address is not None:
+                    from company.cluster import open_cluster
+
+                    cluster = stack.enter_context(open_cluster(engine, address))
+                facts = run_local(
+                    pkg, data, params=values, out=out, slots=slots, progress=progress, max_fails=max_fails, tries=retries,
+                    time_limit_s=time_limit, memory_bytes=memory, allow_none=sandbox == "none", cluster=cluster,
+                )  # fmt: skip
     except JobFailed as error:
         state, facts = "failed", {"reason": error.text, **error.facts}
     if session.as_json:
-        print_json("run/1", {"engine": engine, "state": state, "out": str(out), **facts})
+        print_json("run/1", {"state": state, "out": str(out), **facts, "engine": engine})
     else:
         _tell(state, facts)
     return JOB_FAILED if state == "failed" else SOME_FRAGMENTS_FAILED if facts.get("failed") else None

@@ -7,7 +7,8 @@ judged and kept right away. Nothing here is done once per fragment but for those
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from company.chief.outcome_cut import Cut, Raised, cut_outcome_untrusted
 from company.chief.retries import MaxFails
 from company.chief.splitter import SplitError, SplitPlan, run_split
 from company.chief.window import FragmentWindow, Large
+from company.cluster.engines import Cluster
+from company.cluster.slot import ClusterSlot
+from company.cluster.wire import encode_spec
 from company.local.queue import LocalQueue, Out
 from company.local.results import Artifacts, LogFile, ResultSpool
 from company.messages import Artifact, Failed, Outcome
@@ -37,6 +41,8 @@ JOB = "local"
 WINDOW_BYTES = 64 << 20
 HELD_PER_SLOT = 2  # one that runs and one ahead
 MAX_FAILURES_KEPT = 1000
+MAX_LOSSES = 5  # of one batch, with the cluster's nodes
+END_TIMEOUT_S = 10.0
 OUTPUT_MAX_BYTES = 1 << 40
 Progress = Callable[[int, int | None, int], Any]
 
@@ -57,6 +63,8 @@ class Plan:
     time_limit_s: float
     memory_bytes: int
     site: Path | None = None  # what the package requires
+    cluster: Cluster | None = None  # where process runs, if not here
+    allow_none: bool = False
 
 
 @dataclass(slots=True)
@@ -112,7 +120,8 @@ class LocalEngine:
         self._held: list[set[int]] = [set() for _ in range(plan.slots)]
         self._failures: dict[int, Failure] = {}
         self._trouble: Trouble | None = None
-        self._runners: list[SlotRunner] = []
+        self._runners: list[SlotRunner] | list[ClusterSlot] = []
+        self._losses: dict[int, int] = {}  # first fragment of a batch -> times that its node was lost
         self._room = trio.Event()
         self._settled = trio.Event()
         self._serial = 0
@@ -127,9 +136,9 @@ class LocalEngine:
         """Do it all."""
         merge: MergeChild | MergeError | None = None
         try:
-            async with Children.open(self._sandbox, self._plan.slots) as children, trio.open_nursery() as nursery:
-                self._runners = [SlotRunner(number, children, self) for number in range(self._plan.slots)]
-                for runner in self._runners:
+            async with self._slots() as runners, trio.open_nursery() as nursery:
+                self._runners = runners
+                for runner in runners:
                     nursery.start_soon(runner.run)
                 nursery.start_soon(self._split)
                 await self._settled.wait()
@@ -145,6 +154,22 @@ class LocalEngine:
                     await merge.aclose()
             self._results.close()
             self._window.clear()
+
+    @asynccontextmanager
+    async def _slots(self) -> AsyncIterator[list[SlotRunner] | list[ClusterSlot]]:
+        """Slots of this machine, or of the cluster."""
+        plan, cluster = self._plan, self._plan.cluster
+        if cluster is None:
+            async with Children.open(self._sandbox, plan.slots) as children:
+                yield [SlotRunner(number, children, self) for number in range(plan.slots)]
+            return
+        spec = encode_spec(self._spec, allow_none=plan.allow_none, requirements=plan.info.requirements)
+        await trio.to_thread.run_sync(cluster.begin, plan.folder.name, spec)
+        try:
+            yield [ClusterSlot(number, cluster, self) for number in range(plan.slots)]
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + END_TIMEOUT_S):
+                await trio.to_thread.run_sync(cluster.end, abandon_on_cancel=True)
 
     def _merge_plan(self) -> MergePlan:
         output, result = self._plan.folder / "merge" / "output", self._plan.folder / "result"
@@ -319,6 +344,19 @@ class LocalEngine:
         self._let_go(token)
         if self._trouble is None:
             self._stop("sandbox-failed", f"a batch could not be started: {reason}")
+
+    def lost(self, token: int, why: str) -> None:
+        """A node of the cluster went away with a batch: it is run again, until that is no accident."""
+        out = self._queue.out(token)
+        if out is None:
+            return
+        times = self._losses[out.first] = self._losses.get(out.first, 0) + 1
+        self._queue.give_back(token)
+        self._let_go(token)
+        if times >= MAX_LOSSES:
+            self._stop("cluster-lost", f"the cluster lost the batch of fragment {out.first} {times} times: {why}")
+        else:
+            self._after_change()
 
     def slot_changed(self, slot: int, state: str, reason: str) -> None:
         """A slot without a sandbox ends the run: here is no other machine to go on."""

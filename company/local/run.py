@@ -18,6 +18,7 @@ import trio
 from company.chief.merger import MergeResult
 from company.chief.retries import MAX_TRIES, MaxFails
 from company.client.download import unpack_untrusted
+from company.cluster import Cluster
 from company.errors import JobFailed
 from company.local.engine import Ended, LocalEngine, Plan, Progress
 from company.local.results import Artifacts, LogFile
@@ -34,9 +35,11 @@ MAX_SHOWN_FAILURES = 100
 def run_local(
     package: Path | str, data: Path | str, *, params: Mapping[str, Any] | None = None, out: Path | str = "result", slots: int | None = None,
     progress: Callable[..., Any] | None = None, max_fails: str = "0", tries: int = MAX_TRIES, time_limit_s: float | None = None,
-    memory_bytes: int | None = None, allow_none: bool = False,
+    memory_bytes: int | None = None, allow_none: bool = False, cluster: Cluster | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run a package on data in this machine's sandbox and leave the result's files in ``out``. Call from the main thread.
+
+    With ``cluster`` fragments run there, split and merge here.
 
     Returns facts: fragments, done, failed, failures, files, seconds, log, artifacts, isolation.
     Raises `JobFailed` with the failures in its facts, what the package check raises, `UsageError` where no sandbox works.
@@ -57,11 +60,12 @@ def run_local(
         for inside in ("data", "merge"):  # what children of another user see; the folder around them stays private
             (folder / inside).mkdir(mode=0o755)
         readable = readable_data(data, folder / "data")
+        there = cluster.slots if cluster is not None else len(os.sched_getaffinity(0))
         plan = Plan(
             files=read.files, info=info, params=encode_value(given), data=readable, data_name=data.resolve().name, folder=folder,
-            slots=slots or len(os.sched_getaffinity(0)), max_fails=MaxFails.parse(max_fails), tries=tries,
+            slots=slots or there, max_fails=MaxFails.parse(max_fails), tries=tries,
             time_limit_s=time_limit_s or info.time_limit_s, memory_bytes=memory_bytes or info.memory_bytes,
-            site=environment_of(info.requirements, folder),
+            site=environment_of(info.requirements, folder), cluster=cluster, allow_none=allow_none,
         )  # fmt: skip
         logs, artifacts = LogFile(beside(out, ".log")), Artifacts(beside(out, ".artifacts"))
         try:
@@ -70,6 +74,7 @@ def run_local(
             logs.close()
         facts: dict[str, Any] = {"fragments": ended.total, "done": ended.done, "failed": ended.failed}
         facts["files"] = [str(path) for path in hand_over(ended.result, out)] if ended.result is not None else []
+    facts |= {"engine": cluster.name if cluster is not None else "local"}
     facts |= {"seconds": round(time.monotonic() - began, 3), "isolation": isolation}
     facts |= {"log": str(logs.path)} if logs.path is not None else {}
     facts |= {"artifacts": str(beside(out, ".artifacts"))} if artifacts.count else {}

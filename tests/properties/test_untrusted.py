@@ -45,6 +45,7 @@ from company.chief.segments import header_of_untrusted
 from company.chief.sessions import machine_untrusted
 from company.chief.tree import extract_tar_untrusted
 from company.client.download import unpack_untrusted
+from company.cluster import wire as cluster
 from company.errors import CompanyError
 from company.package import processor_archive, processor_files_untrusted, read_archive_untrusted, tidy_files_untrusted
 from company.package.functions import SourceError, parse_source_untrusted
@@ -54,8 +55,10 @@ from company.sandbox.checks import check_frame_untrusted
 from company.tokens import JoinToken, encode_token, parse_token_untrusted
 from company.views import JobSubmit
 from company.wheel_list import ENVELOPE_TYPE, NO_NETWORK, open_wheels_untrusted
+from company.worker.batch import Batch, JobSpec
 from company.worker.frames import Expected, outcome_untrusted, words_untrusted
 from company.worker.rest import messages_untrusted
+from company.worker.results import Part
 from p2p.base.clock import UnixTime
 from p2p.base.codec import decode_value_untrusted, encode_value
 from p2p.base.envelope import open_untrusted, seal
@@ -85,6 +88,18 @@ OUTCOME_ITEMS = (b"\0\1", struct.pack("<2I", 3, 4), b"", encode_value(1), encode
 CHILD_OUTCOME = [wire.OUTCOME, 5, 0, 2, True, 1, 1, 1, 0, []]
 MACHINE = m.Machine("lab", 2, 2, 1, "3.11", "Linux", "bubblewrap", False, None, None, "0")
 VALUES = {"a": (1, 2**80, {3}), "n": np.arange(4.0), "d": Decimal("1.5"), "b": b"x", "f": frozenset([1]), 7: [None, True, 1j]}
+
+
+SPEC = cluster.encode_spec(
+    JobSpec("j", b"", {"processor/main.py": b"x"}, 1.0, 1, {"entry": "main.py"}), allow_none=False, requirements=("a",)
+)
+BATCH = cluster.encode_batch(Batch(1, 0, "j", 0, 1, 1, np.array([3], dtype="<u4"), b"abc"))
+PARTS = cluster.encode_parts([Part(5, OUTCOME, np.array([3], dtype="<u4"), b"abc")])
+
+
+def batch_of_a_cluster(data: bytes) -> object:
+    with tempfile.TemporaryDirectory() as folder:
+        return cluster.decode_batch_untrusted(data, Path(folder))
 
 
 def tar_bytes() -> bytes:
@@ -231,6 +246,13 @@ CASES = (
     Case("p2p/dht/advertisement.py:listing_of_untrusted", listing, (ADVERTISEMENT,)),
     Case("company/wheel_list.py:open_wheels_untrusted", wheels, (WHEELS[0] + WHEELS[1],)),
     Case("company/wheel_list.py:_wheel_untrusted", signed_wheels, (encode_value([["a-1-py3-none-any.whl", 3, b"w" * 32]]),)),
+    Case("company/cluster/wire.py:decode_spec_untrusted", cluster.decode_spec_untrusted, (SPEC,)),
+    Case("company/cluster/wire.py:decode_batch_untrusted", batch_of_a_cluster, (BATCH,)),
+    Case("company/cluster/wire.py:decode_parts_untrusted", cluster.decode_parts_untrusted, (PARTS,)),
+    Case("company/cluster/wire.py:_sizes_untrusted", lambda d: cluster._sizes_untrusted(d[:8], d[8:]), (b"\1\0\0\0\2\0\0\0abc",)),
+    Case("company/cluster/wire.py:_unpack_untrusted", cluster._unpack_untrusted, (PARTS,)),
+    Case("company/cluster/wire.py:_array_untrusted", lambda d: cluster._array_untrusted(d, (int, str)), (msgpack.packb([1, "a"]),)),
+    Case("company/cluster/wire.py:_typed_untrusted", lambda d: cluster._typed_untrusted([d], (bytes,)), (b"x",)),
     Case("company/chief/rest_join.py:join_untrusted", join, (JOIN.encode(),), HTTP),
     Case(
         "company/chief/rest_workers.py:messages_untrusted", messages_of_a_worker_untrusted, (frame(OUTCOME.as_array(), *OUTCOME_ITEMS) * 2,)
@@ -335,15 +357,6 @@ CASES = (
 
 # Tested with their streams and files where they live, not as functions of bytes.
 ELSEWHERE = {
-    "p2p/contracts/export.py:read_export_untrusted": "tests/unit/test_contract_export.py",
-    "p2p/contracts/signing.py:open_untrusted": "tests/unit/test_contract_export.py",
-    "p2p/contracts/signing.py:open_signed_untrusted": "tests/unit/test_contract_export.py",
-    "p2p/contracts/signing.py:split_wire_untrusted": "tests/unit/test_contract_export.py",
-    "p2p/contracts/terms.py:unpack_untrusted": "tests/unit/test_contract_export.py",
-    "p2p/contracts/terms.py:array_untrusted": "tests/unit/test_contract_export.py",
-    "p2p/contracts/forks.py:verify_fork_untrusted": "tests/unit/test_contract_export.py",
-    "p2p/contracts/chain.py:read_half_untrusted": "tests/unit/test_contract_export.py",
-    "p2p/contracts/book.py:_about_untrusted": "tests/unit/test_contract_export.py",
     "company/chief/gate.py:_parse_untrusted": "tests/unit/test_gate.py",
     "company/local/results.py:add_untrusted": "tests/e2e/test_local.py",
     "p2p/net/channel.py:read_frame_untrusted": "tests/unit/test_rpc_hostile.py",

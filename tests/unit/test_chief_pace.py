@@ -140,10 +140,10 @@ def test_ten_thousand_waiting_jobs_cost_nothing_when_one_ends() -> None:
     state, at = ChiefState(boot=1), Monotonic(0.0)
     for n in range(10_000):
         state.handle(ev.JobAdded(spec=ev.JobSpec(id=f"j{n:05}", owner="ann", package=b"", processor=b"", dataset=b"", name="")), at)
-    began = time.perf_counter()
+    began = time.process_time()
     for n in range(10):
         state.handle(ev.JobChanged(job=f"j{n:05}", action="cancel"), at)
-    assert (time.perf_counter() - began) / 10 < 0.1, "sorting them all each time takes longer"
+    assert (time.process_time() - began) / 10 < 0.1, "sorting them all each time takes longer"
 
 
 @pytest.mark.parametrize(("workers", "jobs", "users"), [(1000, 50, 50), (1000, 50, 1), (2, 1, 1)])

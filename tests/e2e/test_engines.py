@@ -1,0 +1,128 @@
+"""The same package on Dask, on Ray and here: the same bytes, the same report of what failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from company.errors import TEMPORARY, USAGE
+from tests.support.clusters import RAY_ENVIRON, cluster_running
+from tests.support.company_processes import write_package
+
+pytestmark = pytest.mark.slow
+MERGE = """
+import json
+def merge(results, output):
+    (output / "all.json").write_text(json.dumps([[a, b.hex() if isinstance(b, bytes) and len(b) < 100 else len(b)] for a, b in results]))
+"""
+SPLIT = "def split(data, n, size=16):\n    for i in range(n):\n        yield i, i.to_bytes(4, 'big') * (size // 4)\n"
+
+
+@pytest.fixture(scope="module", params=["dask", "ray"])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    pytest.importorskip({"dask": "distributed", "ray": "ray"}[request.param])
+    with cluster_running(request.param, tmp_path_factory.mktemp(request.param)) as address:
+        yield request.param, address
+
+
+def package(folder: Path, process: str) -> Path:
+    return write_package(folder, process, split=SPLIT, merge=MERGE)
+
+
+def run(package: Path, data: Path, out: Path, *options: str, code: int = 0) -> dict[str, Any]:
+    command = [sys.executable, "-m", "company", "run", str(package), str(data), "--out", str(out), "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=os.environ | RAY_ENVIRON)
+    assert done.returncode == code, done.stderr
+    return dict(json.loads(done.stdout or done.stderr.splitlines()[-1]))
+
+
+def on(cluster: tuple[str, str]) -> tuple[str, ...]:
+    return ("--engine", cluster[0], "--address", cluster[1])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "data").write_text("x\n")
+    return tmp_path / "data"
+
+
+def test_the_result_has_the_same_bytes_as_here(cluster: tuple[str, str], data: Path, tmp_path: Path) -> None:
+    made = package(tmp_path / "p", "def process(fragment):\n    print('at', fragment[0])\n    return fragment[0] ** 2, fragment[1]\n")
+    for options in ("-p", "n=60"), ("-p", "n=2", "-p", "size=6000000"):
+        there = run(made, data, tmp_path / "there", *options, *on(cluster))
+        here = run(made, data, tmp_path / "here", *options)
+        assert (there["fragments"], there["done"], there["engine"]) == (here["fragments"], here["done"], cluster[0])
+        assert (tmp_path / "there" / "all.json").read_bytes() == (tmp_path / "here" / "all.json").read_bytes()
+        assert sorted((tmp_path / "there.log").read_bytes().splitlines()) == sorted((tmp_path / "here.log").read_bytes().splitlines())
+
+
+def test_failures_are_told_as_they_are_here(cluster: tuple[str, str], data: Path, tmp_path: Path) -> None:
+    made = package(
+        tmp_path / "p",
+        """
+        import os, time
+        def process(fragment):
+            if fragment[0] == 7:
+                raise ValueError("seven")
+            if fragment[0] == 11:
+                os._exit(3)
+            if fragment[0] == 13:
+                while True: pass
+            return fragment
+        """,
+    )
+    options = ("-p", "n=20", "--max-fails", "3", "--time-limit", "0.5s")
+    there = run(made, data, tmp_path / "there", *options, *on(cluster), code=3)
+    here = run(made, data, tmp_path / "here", *options, code=3)
+    keys = ("fragment", "tries", "final", "cause", "exc_type", "message", "exit_code", "preview")
+    assert [{k: f[k] for k in keys} for f in there["failures"]] == [{k: f[k] for k in keys} for f in here["failures"]]
+    assert [f["cause"] for f in there["failures"]] == ["raised", "exited", "time-limit"]
+    assert "processor/main.py" in there["failures"][0]["traceback"]
+    assert (tmp_path / "there" / "all.json").read_bytes() == (tmp_path / "here" / "all.json").read_bytes()
+
+
+def test_a_slot_that_is_killed_costs_nothing_but_time(cluster: tuple[str, str], data: Path, tmp_path: Path) -> None:
+    made = package(tmp_path / "p", "import time\ndef process(fragment):\n    time.sleep(0.05)\n    return fragment\n")
+    command = [sys.executable, "-m", "company", "run", str(made), str(data), "--out", str(tmp_path / "out"), "--json", "-p", "n=120"]
+    run_ = subprocess.Popen(
+        [*command, *on(cluster)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | RAY_ENVIRON
+    )
+    killed = 0
+    began = time.monotonic()
+    while killed < 1 and time.monotonic() - began < 60 and run_.poll() is None:
+        for process in psutil.process_iter(["cmdline"]):
+            if (process.info["cmdline"] or [])[-1:] == ["company.cluster.node"] and any("bwrap" in c.name() for c in _children(process)):
+                os.kill(process.pid, signal.SIGKILL)
+                killed += 1
+                break
+        time.sleep(0.1)
+    told, errors = run_.communicate(timeout=100)
+    assert run_.returncode == 0, errors
+    assert killed == 1
+    assert json.loads(told)["done"] == 120
+    assert [a for a, _ in json.loads((tmp_path / "out" / "all.json").read_text())] == list(range(120))
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_a_cluster_that_is_not_there_is_said_in_words(data: Path, tmp_path: Path) -> None:
+    made = package(tmp_path / "p", "def process(fragment):\n    return fragment\n")
+    told = run(made, data, tmp_path / "out", "-p", "n=1", "--engine", "dask", "--address", "tcp://127.0.0.1:9", code=TEMPORARY)
+    assert told["code"] == "cluster-unreachable"
+    told = run(made, data, tmp_path / "out", "-p", "n=1", "--engine", "dask", code=USAGE)
+    assert "--address" in told["detail"]
