@@ -167,7 +167,7 @@ class DhtAgent:
     def refresh(self, now: float) -> None:
         """One look-up for each bucket."""
         self._refresh_at = now + self.core.p.refresh_s * (0.9 + 0.2 * self.core.rng.random())
-        self._targets = deque(self.core.table.refresh_targets(self.core.rng))
+        self._targets = deque(self.core.table.refresh_targets(self.core.rng, now))
         self._go_on_refreshing(now)
 
     def _go_on_refreshing(self, now: float) -> None:

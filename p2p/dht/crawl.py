@@ -43,13 +43,16 @@ class Crawl:
         if len(seeds) < p.k:
             known = {c.id for c in seeds}
             seeds += [c for c in core.table.nearest(goal, p.k, is_reliable=False) if c.id not in known]
+        alpha = p.alpha if key is None else p.read_alpha
+        at = [(c.id, c.packed) for c in seeds]
         self._lookup = Lookup(
-            goal, core.id, [(c.id, c.packed) for c in seeds], width=width, alpha=p.alpha, paths=p.paths, resiliency=p.resiliency,
-            queries=p.queries_per_lookup,
-        )  # fmt: skip
+            goal, core.id, at, width=width, alpha=alpha, paths=p.paths, resiliency=p.resiliency, queries=p.queries_per_lookup
+        )
 
     def pump(self, now: float) -> None:
         """Ask whom there is to ask; end when nothing is left."""
+        if not self._addresses:
+            self._core.table.looked_up(int.from_bytes(self._target, "big"), now)
         if self.is_over or self.is_paused:
             return
         while queries := self._lookup.next_queries():

@@ -91,12 +91,13 @@ class StoreRecord:
 class Holder:
     """A node that keeps records of the key."""
 
-    __slots__ = ("address", "cursor", "id", "seen", "total")
+    __slots__ = ("address", "cursor", "id", "part", "seen", "total")
 
     def __init__(self, id_: int, address: Address) -> None:
         self.id = id_
         self.address = address
         self.cursor = bytes(pk.CURSOR_BYTES)
+        self.part = -1  # the furthest part of the current answer; parts come in any order
         self.seen: set[bytes] = set()
         self.total = 0
 
@@ -150,10 +151,10 @@ class ReadKey:
         raws, total = reply.result[2], reply.result[3]
         if raws or total:
             holder = self._holders.setdefault(id_, Holder(id_, address))
-            self._learn(holder, raws, total, now)
+            self._learn(holder, raws, total, reply.part, now)
         self._go_on(now)
 
-    def _learn(self, holder: Holder, raws: list[bytes], total: int, now: float) -> int:
+    def _learn(self, holder: Holder, raws: list[bytes], total: int, part: int, now: float) -> int:
         """Take records of a holder; return how many it had not shown before."""
         holder.total = total
         new = 0
@@ -161,7 +162,6 @@ class ReadKey:
             owner = raw[:32]
             new += owner not in holder.seen
             holder.seen.add(owner)
-            holder.cursor = owner[: pk.CURSOR_BYTES]
             if raw not in self._known:
                 self._known.add(raw)
                 record = self._core.open_record(raw)
@@ -169,6 +169,8 @@ class ReadKey:
                     holder.total = 0  # what else it says is not worth a question
                     return 0
                 self._take(record, now)
+        if raws and part >= holder.part:
+            holder.part, holder.cursor = part, raws[-1][: pk.CURSOR_BYTES]
         return new
 
     def _take(self, record: Record, now: float) -> None:
@@ -207,13 +209,14 @@ class ReadKey:
         args: list[Any] = [self.key, self.key, holder.cursor, pages]
         if self._core.ask(now, holder.id, holder.address, pk.FIND_VALUE, args, self) is not None:
             self._pager = holder
+            holder.part = -1
             self._page_new = 0
 
     def on_reply(self, request: Waiting, reply: pk.Reply, now: float) -> None:
         """One page of a holder."""
         if self._pager is None or self._pager.id != request.id or self.is_over:
             return
-        self._page_new += self._learn(self._pager, reply.result[2], reply.result[3], now)
+        self._page_new += self._learn(self._pager, reply.result[2], reply.result[3], reply.part, now)
         if request.is_over or self.has_enough():
             self._page_over(now)
 

@@ -10,7 +10,7 @@ from p2p.dht.operations import ReadKey
 from p2p.dht.parameters import Parameters
 from p2p.dht.records import Record, supersedes
 
-KEYS_AT_ONCE = 3
+KEYS_AT_ONCE = 3  # after the first, which is often enough
 
 
 class FoundCache:
@@ -61,6 +61,7 @@ class Reading:
         self._accepts = accepts
         self._on_end = on_end
         self._running: list[ReadKey] = []
+        self._has_read_one = False
         self.found: dict[bytes, Record] = {}
         self.is_over = False
 
@@ -73,7 +74,7 @@ class Reading:
             if self._count() >= self._wanted or not (self._left or self._running):
                 self.end(now)
                 return
-            if not self._left or len(self._running) >= KEYS_AT_ONCE:
+            if not self._left or len(self._running) >= (KEYS_AT_ONCE if self._has_read_one else 1):
                 return
             key = self._left.popleft()
             cached = self._cache.get(key, self._wanted, now, self._core.unix(now))
@@ -96,6 +97,7 @@ class Reading:
     def _one_ended(self, read: ReadKey, now: float) -> None:
         if read in self._running:
             self._running.remove(read)
+        self._has_read_one = True
         self._merge(read.found)
         self._cache.put(read.key, read.found, now, is_whole=not read.has_enough() and not self.is_over)
         if not self.is_over:

@@ -81,6 +81,7 @@ class Table:
         self._buckets: dict[int, dict[int, Contact]] = {}  # shared bits → id → contact, the one longest unheard first
         self._waiting: dict[int, dict[int, Contact]] = {}  # replacement caches
         self._groups: Counter[bytes] = Counter()
+        self._looked_at: dict[int, float] = {}  # bucket → when something in it was last looked up
 
     def __len__(self) -> int:
         return len(self._contacts)
@@ -195,11 +196,17 @@ class Table:
         """(shared bits, contacts, replacements) of each bucket that is not empty."""
         return [(bits, len(b), len(self._waiting.get(bits, ()))) for bits, b in sorted(self._buckets.items()) if b]
 
-    def refresh_targets(self, rng: Random) -> list[int]:
-        """One random id for each bucket down to the deepest that is not empty, our own first."""
+    def looked_up(self, target: int, now: float) -> None:
+        """A look-up for this target begins: its bucket needs no refresh for a while."""
+        self._looked_at[min(self.shared_bits(target), ID_BITS - 1)] = now
+
+    def refresh_targets(self, rng: Random, now: float) -> list[int]:
+        """Our own id, then a random one for each bucket, down to the deepest that is not empty, in which nothing was looked up lately."""
         deepest = max((bits for bits, bucket in self._buckets.items() if bucket), default=0)
         targets = [self.own_id]
         for bits in range(min(deepest, ID_BITS - 1) + 1):
+            if now - self._looked_at.get(bits, -1e9) < 0.8 * self._p.refresh_s:
+                continue
             below = ID_BITS - bits - 1
             targets.append(self.own_id ^ (1 << below) ^ rng.getrandbits(below) if below else self.own_id ^ 1)
         return targets

@@ -90,6 +90,7 @@ class VirtualNetwork:
         self.loss = loss
         self.parameters = parameters
         self.nodes: list[Node] = []
+        self.made = 0
         self.by_address: dict[Address, Node] = {}
         self.datagrams = 0
         self.bytes = 0
@@ -100,7 +101,8 @@ class VirtualNetwork:
     def add(self, count: int = 1, make: type[Node] = Node, public: bytes | None = None) -> list[Node]:
         made = []
         for _ in range(count):
-            node = make(self, len(self.nodes), public or self.rng.randbytes(32), self.parameters)
+            self.made += 1
+            node = make(self, self.made, public or self.rng.randbytes(32), self.parameters)
             self.nodes.append(node)
             self.by_address[node.address] = node
             made.append(node)
