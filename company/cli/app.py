@@ -27,6 +27,7 @@ NOUNS = {
     "data": "data:data",
     "worker": "worker:worker",
     "token": "token:token",
+    "contract": "contract:contract",
     "login": "login:login",
     "admin": "admin:admin",
 }

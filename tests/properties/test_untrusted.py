@@ -357,6 +357,15 @@ CASES = (
 
 # Tested with their streams and files where they live, not as functions of bytes.
 ELSEWHERE = {
+    "p2p/contracts/export.py:read_export_untrusted": "tests/unit/test_contract_export.py",
+    "p2p/contracts/signing.py:open_untrusted": "tests/unit/test_contract_export.py",
+    "p2p/contracts/signing.py:open_signed_untrusted": "tests/unit/test_contract_export.py",
+    "p2p/contracts/signing.py:split_wire_untrusted": "tests/unit/test_contract_export.py",
+    "p2p/contracts/terms.py:unpack_untrusted": "tests/unit/test_contract_export.py",
+    "p2p/contracts/terms.py:array_untrusted": "tests/unit/test_contract_export.py",
+    "p2p/contracts/forks.py:verify_fork_untrusted": "tests/unit/test_contract_export.py",
+    "p2p/contracts/chain.py:read_half_untrusted": "tests/unit/test_contract_export.py",
+    "p2p/contracts/book.py:_about_untrusted": "tests/unit/test_contract_export.py",
     "company/chief/gate.py:_parse_untrusted": "tests/unit/test_gate.py",
     "company/local/results.py:add_untrusted": "tests/e2e/test_local.py",
     "p2p/net/channel.py:read_frame_untrusted": "tests/unit/test_rpc_hostile.py",

@@ -20,7 +20,7 @@ COMMANDS = {
     *(f"data {v}" for v in ["upload", "list", "show", "rm"]),
     *(f"worker {v}" for v in ["join", "list", "pause", "resume", "drain", "quarantine", "release", "rm"]),
     *(f"token {v}" for v in ["create", "list", "revoke", "inspect"]),
-    "admin backup", "admin restore",
+    "admin backup", "admin restore", "contract verify",
 }  # fmt: skip
 
 
