@@ -1,0 +1,110 @@
+"""Contract path 8/8 - receipts become evidence, each contract once (pure).
+
+Everything that trust is made of is a receipt half that somebody signed, a contract of one's own, or a proof of a fork. Unsigned
+complaints are not here. What counts for a company is what it *computed for* another that accepted it: consumption earns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from p2p.base.clock import UnixTime
+from p2p.contracts import messages as m
+from p2p.contracts.signing import Signed
+from p2p.contracts.terms import COUNTING, Cause, Facts, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One contract as its receipt tells it."""
+
+    contract: bytes
+    borrower: bytes
+    lender: bytes
+    accepted: Facts  # as the borrower signed it
+    checks_passed: int
+    checks_failed: int
+    borrower_cause: Cause
+    lender_cause: Cause
+    ended: UnixTime
+    signers: frozenset[bytes]  # whose halves say this
+
+    def of(self, company: bytes) -> Role | None:
+        """Which side a company was."""
+        return Role.BORROWER if company == self.borrower else Role.LENDER if company == self.lender else None
+
+    def cause_against(self, company: bytes) -> Cause:
+        """The counting cause that the other side gave, or NONE. Causes that do not count are no evidence."""
+        role = self.of(company)
+        cause = Cause.NONE if role is None else self.lender_cause if role is Role.BORROWER else self.borrower_cause
+        return cause if cause in COUNTING else Cause.NONE
+
+
+def entry_of(half: Signed) -> Entry:
+    """Read one verified half."""
+    h = half.message
+    if not isinstance(h, m.Half):
+        raise TypeError("evidence is made of receipt halves")
+    borrower, lender = (h.author, h.peer) if h.role == Role.BORROWER else (h.peer, h.author)
+    return Entry(
+        h.contract, borrower, lender, Facts(*h.accepted), h.checks_passed, h.checks_failed, Cause(h.borrower_cause), Cause(h.lender_cause),
+        UnixTime(h.ended), frozenset({h.author}),
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Everything one chief has seen, as ``me``. Adding the same thing twice changes nothing."""
+
+    me: bytes
+    entries: dict[bytes, Entry] = field(default_factory=dict)  # by contract id
+    forked: set[bytes] = field(default_factory=set)  # companies with a verified proof against them
+
+    def add(self, half: Signed) -> bool:
+        """Take a verified half; False where it adds nothing or contradicts what is known. The first of two that disagree stays."""
+        new = entry_of(half)
+        known = self.entries.get(new.contract)
+        if known is None:
+            self.entries[new.contract] = new
+            return True
+        if (known.borrower, known.lender) != (new.borrower, new.lender) or new.signers <= known.signers:
+            return False
+        if new.borrower in new.signers:  # what was accepted is the borrower's to say
+            kept, facts = new, new
+        else:
+            kept, facts = known, known
+        signers = known.signers | new.signers
+        self.entries[new.contract] = Entry(
+            kept.contract, kept.borrower, kept.lender, facts.accepted, facts.checks_passed, facts.checks_failed,
+            *_causes(known, new), max(known.ended, new.ended), signers,
+        )  # fmt: skip
+        return True
+
+    def add_all(self, halves: Iterable[Signed]) -> int:
+        """Take many; return how many said something new."""
+        return sum(self.add(half) for half in halves)
+
+    def own(self, company: bytes) -> list[Entry]:
+        """Contracts between me and that company that I have signed a half of, oldest first."""
+        pair = {self.me, company}
+        mine = (x for x in self.entries.values() if {x.borrower, x.lender} == pair and self.me in x.signers)
+        return sorted(mine, key=lambda x: (x.ended, x.contract))
+
+    def computed(self, by: bytes, for_: bytes) -> int:
+        """Core-milliseconds that ``by`` computed and ``for_`` signed to have accepted. The lender's word alone is worth nothing."""
+        return sum(
+            x.accepted.core_ms for x in self.entries.values() if x.lender == by and x.borrower == for_ and x.borrower in x.signers
+        )  # fmt: skip
+
+    def companies(self) -> set[bytes]:
+        """Everybody named, but me."""
+        return {company for x in self.entries.values() for company in (x.borrower, x.lender)} - {self.me}
+
+
+def _causes(known: Entry, new: Entry) -> tuple[Cause, Cause]:
+    """Each side's cause as that side itself signed it."""
+    by = {signer: entry for entry in (known, new) for signer in entry.signers}
+    borrower = by.get(known.borrower, known).borrower_cause
+    lender = by.get(known.lender, known).lender_cause
+    return borrower, lender
