@@ -19,6 +19,7 @@ from company.sandbox import wire
 from company.worker import rest
 from p2p.base import codec, frames
 from p2p.base.schema import Message
+from p2p.dht import advertisement, packets, records
 from p2p.net import rpc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,6 +146,9 @@ def fields() -> dict[str, str]:
         "package_type": signing.ENVELOPE_TYPE,
         "prefixes": "`, `".join(sorted(set(tokens.PREFIXES.values()))),
         "token_chars": str(tokens.MAX_TEXT),
+        "dht_packet": prose(packets.__doc__ or "").partition("\n\n")[2],
+        "dht_record": prose(records.__doc__ or "").partition("\n\n")[2],
+        "dht_advertisement": prose(advertisement.__doc__ or "").partition("\n\n")[2].strip(),
     }
 
 
