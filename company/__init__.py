@@ -12,16 +12,24 @@ if TYPE_CHECKING:
     from company.client import Client as Client
     from company.client import Job as Job
     from company.client import connect as connect
+    from company.client.call_errors import FragmentError as FragmentError
+    from company.client.executor import Executor as Executor
+    from company.client.future import Future as Future
+    from company.client.private import local as local
     from company.fragment import Fragment as Fragment
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Fragment", "Job", "__version__", "connect", "task"]
+__all__ = ["Client", "Executor", "Fragment", "FragmentError", "Future", "Job", "__version__", "connect", "local", "task"]
 
 _LAZY = {
     "Client": ("company.client", "Client"),
+    "Executor": ("company.client.executor", "Executor"),
+    "FragmentError": ("company.client.call_errors", "FragmentError"),
+    "Future": ("company.client.future", "Future"),
     "Fragment": ("company.fragment", "Fragment"),
     "Job": ("company.client", "Job"),
     "connect": ("company.client", "connect"),
+    "local": ("company.client.private", "local"),
     "task": ("company.task", None),
 }
 

@@ -237,6 +237,7 @@ class JobSubmit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     failure: Literal["log-z", "seed-z4"] = "log-z"
     retries: int = 3
     notify: str | None = None
+    stream: bool = False  # its fragments are calls that the client goes on sending; split and merge of the package are not run
 
 
 class TokenRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

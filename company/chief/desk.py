@@ -19,6 +19,7 @@ from sqlalchemy import Connection, func, select
 
 from company import views
 from company.chief import events as ev
+from company.chief.call_stream import CallStream
 from company.chief.commit import Committer
 from company.chief.digests import SplitCheck
 from company.chief.engine import Engine
@@ -98,6 +99,10 @@ class JobDesk:
         package = await self._library.load_package(row.package)
         data, data_name = await self._library.data_of(row.dataset)
         dirs = self._home.job(row.id).create()
+        stream = None
+        if options.stream:
+            stream = CallStream(dirs.root / "calls", dirs.fragments)
+            await trio.to_thread.run_sync(stream.open)
         segments = SegmentStore(dirs.results, segment_id(row.id))
         logs = LogStore(dirs.logs)
         finished: tuple[outcomes.OutcomeRow, ...] = ()
@@ -121,13 +126,15 @@ class JobDesk:
             time_limit_s=options.time_limit_s or package.info.time_limit_s, segments=segments, logs=logs,
             check=SplitCheck([(r.first, r.count, r.input_digest) for r in finished]), cpu_us=sum(r.cpu_us for r in finished),
             done_before=sum(r.count for r in finished), dead_before=frozenset(f.fragment for f in failed if f.final),
+            stream=stream,
         )  # fmt: skip
         self._engine.runtimes[row.id] = runtime
         spec = ev.JobSpec(
             id=row.id, owner=row.owner, package=row.package, processor=runtime.processor, dataset=row.dataset, name=row.name,
             priority=row.priority, max_fails=options.max_fails, time_limit_s=runtime.time_limit_s, memory_bytes=runtime.memory_bytes,
             batching=options.batching, matching=options.matching, failure=options.failure, retries=options.retries,
-            requirements=runtime.requirements, python=package.info.python, created=row.created,
+            requirements=runtime.requirements, python=package.info.python, is_stream=options.stream,
+            created=row.created,
         )  # fmt: skip
         self._engine.post(
             ev.JobAdded(

@@ -166,6 +166,8 @@ class Engine:
 
         def acknowledge() -> None:
             self._workers.send_ack(worker, message.token, message.index)
+            if runtime is not None:
+                runtime.tell_news()
 
         if ops:
             self._committer.add(ops=ops, then=acknowledge)
@@ -177,6 +179,9 @@ class Engine:
     def committed(self, job: str, ranges: tuple[ev.Range, ...]) -> None:
         """The committer reports: tell the machine, which says whether the window may forget them."""
         self.post(ev.Committed(job=job, ranges=ranges))
+        runtime = self.runtimes.get(job)
+        if runtime is not None:
+            runtime.tell_news()
 
     # ---- effects -------------------------------------------------------------------------------------------------------
     def _perform(self, effect: ev.Effect) -> None:
@@ -330,7 +335,7 @@ class Engine:
         self._story.close(effect.job)
         self._workers.send_job_over(effect.job, effect.phase)
         self._on_over(runtime, effect.done, effect.failed)
-        self._committer.add(ops=[lambda conn: jobs.save(conn, row)], then=runtime.ended.set)
+        self._committer.add(ops=[lambda conn: jobs.save(conn, row)], then=runtime.tell_end)
         self._on_change("job", effect.job)
 
 

@@ -59,8 +59,18 @@ class StoredFile:
     media_type: str
 
 
+class Calls(Protocol):
+    """Jobs whose fragments are calls that their client goes on sending."""
+
+    async def append(self, ref: str, first: int, data: bytes) -> int: ...  # one frame; how many calls there are on disk now
+    async def finish(self, ref: str) -> None: ...
+    def outcomes(self, ref: str, *, after: tuple[int, int], failed: int, wait_s: float) -> AsyncIterator[bytes]: ...
+
+
 class Chief(Protocol):
     """One running chief."""
+
+    calls: Calls
 
     def company(self) -> views.CompanyView: ...
 

@@ -258,18 +258,18 @@ class Lifecycle:
         books = self._books
         if not len(books.line):
             return []
-        opened = sum(1 for j in books.active.values() if j.split == "running")
+        opened = sum(1 for j in books.active.values() if j.split == "running" and not j.spec.is_stream)
         busy = {j.spec.owner for j in books.active.values()}
         effects: list[ev.Effect] = []
         for user, name in list(books.line.in_order(books.share)):
-            if opened >= MAX_OPEN_SPLITS or len(books.active) >= MAX_ACTIVE_JOBS:
-                break
-            if user in busy and opened >= MAX_OPEN_SPLITS - KEPT_SPLITS:
-                continue
             job = books.jobs[name]
+            if len(books.active) >= MAX_ACTIVE_JOBS:
+                break
+            if opened >= MAX_OPEN_SPLITS - (KEPT_SPLITS if user in busy else 0) and not job.spec.is_stream:
+                continue
             job.phase, job.split = "splitting", "running"
             books.set_active(job)
-            opened += 1
+            opened += not job.spec.is_stream
             busy.add(user)
             effects += [ev.SaveJob(job=name), ev.StartSplit(job=name)]
         books.is_line_moved = False

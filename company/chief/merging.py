@@ -17,7 +17,7 @@ from company.chief import events as ev
 from company.chief.merger import MergeChild, MergeError, MergePlan, MergeResult
 from company.chief.requirement_wheels import RequirementWheels
 from company.chief.runtime import JobRuntime
-from company.chief.segments import Location, header_of_untrusted
+from company.chief.segments import Location, SegmentStore, header_of_untrusted
 from company.chief.store import outcomes
 from company.chief.store.outcomes import OutcomeRow
 from company.chief.store.store import Store
@@ -42,12 +42,15 @@ class Merging:
 
     def prepare(self, runtime: JobRuntime) -> None:
         """Start the child now; `start` will use it."""
-        if runtime.merge_ready is None:
+        if runtime.merge_ready is None and runtime.stream is None:
             runtime.merge_ready = trio.Event()
             self._nursery.start_soon(self._prepare, runtime)
 
     def start(self, runtime: JobRuntime, post: Post, save: Callable[[JobRuntime], None]) -> None:
-        """Merge all results of the job."""
+        """Merge all results of the job. Those of a stream are fetched one by one: there is nothing to merge."""
+        if runtime.stream is not None:
+            self._nursery.start_soon(_end_of_stream, runtime.row.id, post)
+            return
         self.prepare(runtime)
         scope = trio.CancelScope()
         runtime.merge_scope = scope
@@ -117,17 +120,22 @@ class Merging:
                 return
             for row in rows:
                 at = row.first + row.count
-                for piece in await trio.to_thread.run_sync(read_row, runtime, row):
+                for piece in await trio.to_thread.run_sync(read_row, runtime.segments, row):
                     yield piece
+
+
+async def _end_of_stream(job: str, post: Post) -> None:
+    """In a task of its own: the machine is in the middle of an event when it says that merge may start."""
+    post(ev.MergeEnded(job=job))
 
 
 def _rows_from(job: str, start: int, conn: Connection) -> tuple[OutcomeRow, ...]:
     return outcomes.load(conn, job, start=start, limit=ROWS_AT_ONCE)
 
 
-def read_row(runtime: JobRuntime, row: OutcomeRow) -> list[tuple[int, Sizes, bytes | memoryview]]:
+def read_row(segments: SegmentStore, row: OutcomeRow) -> list[tuple[int, Sizes, bytes | memoryview]]:
     """The results of one row, cut where a large one lies in a file of its own. Blocks."""
-    frame = runtime.segments.read(Location(row.segment, row.offset, row.length))
+    frame = segments.read(Location(row.segment, row.offset, row.length))
     blobs = {offset for offset, _, _ in header_of_untrusted(frame).blobs}
     if not blobs:
         return [(row.first, frame.sizes, frame.body)]
@@ -138,7 +146,7 @@ def read_row(runtime: JobRuntime, row: OutcomeRow) -> list[tuple[int, Sizes, byt
         if offset > at:
             out.append((row.first + at, frame.sizes[at:offset], frame.body[int(ends[at - 1]) if at else 0 : int(ends[offset - 1])]))
         if offset < row.count:
-            data = Path(runtime.segments.blob_path(row.first + offset)).read_bytes()
+            data = Path(segments.blob_path(row.first + offset)).read_bytes()
             out.append((row.first + offset, np.array([len(data)], dtype="<u4"), data))
         at = offset + 1
     return out

@@ -74,6 +74,9 @@ class Reasons:
 
     def _without_work(self, job: JobRun, *, away: int) -> Reason:
         books = self._books
+        if job.split == "running" and job.spec.is_stream:
+            text = f"All {job.produced} calls so far are settled or on their way; its client may send more."
+            return Reason("waiting-for-calls", text, {"calls": job.produced, "settled": job.settled}, (_logs(job),))
         if job.split == "running" and not job.produced:
             return Reason("splitting", "split has begun and not yet made a fragment.", {"fragments": 0}, (_logs(job),))
         if job.split == "running":

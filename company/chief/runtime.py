@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from company.chief.call_stream import CallStream
 from company.chief.digests import SplitCheck
 from company.chief.merger import MergeChild, MergeError
 from company.chief.segments import LogStore, SegmentStore
@@ -41,6 +42,9 @@ class JobRuntime:
     dead_before: frozenset[int] = frozenset()  # failed for good in an earlier run: nobody will ask for them
     window: FragmentWindow = field(default_factory=FragmentWindow)
     room: trio.Event = field(default_factory=trio.Event)
+    stream: CallStream | None = None  # an executor's job: its fragments come from the client
+    grown: trio.Event = field(default_factory=trio.Event)  # the stream has
+    news: trio.Event = field(default_factory=trio.Event)  # results or final failures were committed
     split_scope: trio.CancelScope | None = None
     merge: MergeChild | MergeError | None = None
     merge_ready: trio.Event | None = None
@@ -56,6 +60,21 @@ class JobRuntime:
         self.room.set()
         self.room = trio.Event()
 
+    def tell_stream(self) -> None:
+        """Wake the task that reads the stream."""
+        self.grown.set()
+        self.grown = trio.Event()
+
+    def tell_news(self) -> None:
+        """Wake those who wait for results."""
+        self.news.set()
+        self.news = trio.Event()
+
+    def tell_end(self) -> None:
+        """The job is over and its row on disk."""
+        self.ended.set()
+        self.tell_news()
+
     def close(self) -> None:
         """Stop what runs and give files back."""
         if self.split_scope is not None:
@@ -64,6 +83,8 @@ class JobRuntime:
             self.merge_scope.cancel()
         self.window.clear()
         self.make_room()
+        if self.stream is not None:
+            self.stream.close()
 
 
 def segment_id(job_id: str) -> bytes:

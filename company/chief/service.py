@@ -24,6 +24,7 @@ from company.chief import events as ev
 from company.chief.addresses import Addresses, local_hosts
 from company.chief.artifacts import ArtifactSink
 from company.chief.backup import backup as write_backup
+from company.chief.call_desk import CallDesk
 from company.chief.checkup import checkup
 from company.chief.commit import Committer
 from company.chief.desk import JobDesk
@@ -77,6 +78,7 @@ class ChiefService:
     requirements: RequirementWheels
     feed: Feed
     addresses: Addresses
+    calls: CallDesk
     stop: trio.Event = field(default_factory=trio.Event)
     started: float = field(default_factory=time.time)
     wheels: list[StoredFile] = field(default_factory=list)
@@ -392,4 +394,5 @@ async def _build(
         files=JobFiles(home=tree, store=store, engine=engine, desk=desk, committer=committer), library=library, gate=gate,
         fleet=Fleet(gate=gate, engine=engine, sessions=sessions, on_change=feed.put), sessions=sessions,
         rest=rest, usage=keeper, requirements=wheels, feed=feed, addresses=addresses,
+        calls=CallDesk(home=tree, store=store, engine=engine, desk=desk),
     )  # fmt: skip

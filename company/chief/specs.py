@@ -27,6 +27,7 @@ class JobSpec:
     retries: int = 3
     requirements: tuple[str, ...] = ()
     python: str = ""
+    is_stream: bool = False  # its fragments come from its client: there is no split child
     created: float = 0.0  # Unix seconds, for views only
 
 

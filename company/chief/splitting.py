@@ -9,6 +9,7 @@ import trio
 from sqlalchemy import Connection
 
 from company.chief import events as ev
+from company.chief.call_stream import IDLE_S, CallStream
 from company.chief.commit import Committer
 from company.chief.digests import SplitCheck, range_digest
 from company.chief.requirement_wheels import RequirementWheels
@@ -62,6 +63,10 @@ class Splitting:
 
     async def _run(self, runtime: JobRuntime, scope: trio.CancelScope, post: Post) -> None:
         job = runtime.row.id
+        if runtime.stream is not None:
+            with scope:
+                await self._follow(runtime, runtime.stream, post)
+            return
         self._running += 1
         try:
             with scope:
@@ -91,6 +96,26 @@ class Splitting:
             self._running -= 1
             if runtime.split_scope is scope:
                 runtime.split_scope = None
+
+    async def _follow(self, runtime: JobRuntime, stream: CallStream, post: Post) -> None:
+        """Hand on the calls of a stream, those of before a restart first, until its client ends it or has been away for too long."""
+        at = first = 0
+        idle_until = trio.current_time() + IDLE_S
+        while True:
+            grown = runtime.grown
+            piece = await trio.to_thread.run_sync(stream.read, at, first)
+            if piece is not None:
+                at = piece.after
+                await self._take(runtime, post, first, piece.frame.sizes, None, piece.frame.body, piece.large)
+                first += len(piece.frame.sizes)
+                idle_until = trio.current_time() + IDLE_S
+            elif stream.is_over or trio.current_time() >= idle_until:
+                break
+            else:
+                with trio.move_on_at(idle_until):
+                    await grown.wait()
+        await trio.to_thread.run_sync(stream.finish)
+        post(ev.SplitEnded(job=runtime.row.id, total=first) if runtime.check.is_over else ev.SplitDiffers(job=runtime.row.id))
 
     async def _take(
         self,

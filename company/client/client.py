@@ -19,6 +19,8 @@ from company.paths import Home
 from p2p.base.errors import UsageError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from company.client.job import Job
     from company.client.source import Progress
 
@@ -147,6 +149,12 @@ class Client:
         from company.client.job import Job
 
         return Job(self, self.transport.json("GET", path_of("jobs", ref)))
+
+    def future(self, ref: str) -> Future[Any]:
+        """The future with this id (`company.Future.id`), submitted by whatever process: its result waits at the chief."""
+        from company.client.future import attach
+
+        return attach(self, ref)
 
     def jobs(self, *, state: str | None = None, owner: str | None = None, limit: int = 50, offset: int = 0) -> dict[str, Any]:
         """Jobs, newest first: items, total, returned, truncated."""

@@ -140,6 +140,32 @@ class Transport:
         finally:
             connection.close()
 
+    @contextmanager
+    def reading(
+        self, path: str, *, query: Mapping[str, Any] | None = None, timeout_s: float | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """GET on the kept connection, read piece by piece; read it to its end, or the connection is closed."""
+        if self._kept is not None and _is_stale(self._kept):
+            self.close()
+        connection = self._kept or self._connect(self._timeout_s)
+        self._kept = connection
+        try:
+            if connection.sock is not None:
+                connection.sock.settimeout(timeout_s)
+            connection.timeout = timeout_s
+            connection.request("GET", _target(path, query), headers=self._headers(None))
+            response = connection.getresponse()
+            _raise_for(response.status, response.headers, b"" if response.status < 300 else response.read(1 << 20))
+            yield response
+            if not response.isclosed() or response.will_close:
+                self.close()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise self._unreachable(error) from None
+        except BaseException:
+            self.close()
+            raise
+
     def lines(self, path: str, *, query: Mapping[str, Any] | None = None, timeout_s: float | None = None) -> Iterator[Any]:
         """GET a stream of JSON lines, each as it comes."""
         with self.stream(path, query=query, timeout_s=timeout_s) as response:

@@ -24,7 +24,22 @@ _FILES = (
     "p2p/base/codec.py",
 )
 _INSIDE = "company/sandbox/inside"
-_COMPANY_INIT = '"""What a module may import inside a sandbox."""\nfrom company import task\nfrom company.fragment import Fragment\n'
+_COMPANY_INIT = '''"""What a module may import inside a sandbox."""
+from company import task
+from company.fragment import Fragment
+
+
+def _outside(name):
+    def refuse(*args, **kwargs):
+        raise RuntimeError(f"company.{name} cannot be used inside a fragment: it has no network")
+
+    return refuse
+
+
+Client, Executor, FragmentError, Future, Job, connect, local = map(
+    _outside, ("Client", "Executor", "FragmentError", "Future", "Job", "connect", "local")
+)
+'''
 BOUND = ("numpy", "numpy.libs")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from company.chief.api.auth import Auth
+from company.chief.api.calls import call_endpoints
 from company.chief.api.gate import Endpoint, Gate
 from company.chief.api.jobs import job_endpoints
 from company.chief.api.live import event_endpoints
@@ -28,7 +29,15 @@ def api_routes(chief: Chief, *, auth: Auth, gate: Gate | None = None) -> list[Ro
     """All REST routes; pages come from `company.web.web_routes`. A server wants those with fixed parts before those with names."""
     door = gate or make_gate(chief, auth)
     endpoints: list[Endpoint] = []
-    endpoints += job_endpoints() + result_endpoints() + upload_endpoints() + tus_endpoints() + worker_endpoints() + event_endpoints()
+    endpoints += (
+        job_endpoints()
+        + call_endpoints()
+        + result_endpoints()
+        + upload_endpoints()
+        + tus_endpoints()
+        + worker_endpoints()
+        + event_endpoints()
+    )
     endpoints += system_endpoints(door.metrics, lambda: openapi_document(endpoints, chief.company().version))
     endpoints.sort(key=lambda e: (e.pattern.count("{"), e.pattern))
     return [door.route(endpoint) for endpoint in endpoints]

@@ -61,6 +61,11 @@ def load(conn: Connection, job: str, *, limit: int | None = None, offset: int = 
     return _rows.load(conn, _t.job == job, order_by=(_t.fragment,), limit=limit, offset=offset)
 
 
+def final_from(conn: Connection, job: str, skip: int) -> tuple[FailureRow, ...]:
+    """The fragments of a job that failed for good, in the order of failing, without the first ``skip``."""
+    return _rows.load(conn, _t.job == job, _t.final, order_by=(_t.at, _t.fragment), offset=skip, limit=1000)
+
+
 def load_one(conn: Connection, job: str, fragment: int) -> FailureRow | None:
     """The failure of one fragment."""
     return _rows.one(conn, _t.job == job, _t.fragment == fragment)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, or_, select
 
 from company.chief.store import schema
 from company.chief.store.rows import Rows
@@ -49,6 +49,12 @@ def insert(conn: Connection, rows: Sequence[OutcomeRow]) -> None:
 def load(conn: Connection, job: str, *, start: int = 0, limit: int | None = None) -> tuple[OutcomeRow, ...]:
     """The rows of a job whose last fragment is >= ``start``, in fragment order."""
     return _rows.load(conn, _t.job == job, _t.first + _t.count > start, order_by=(_t.first,), limit=limit)
+
+
+def after(conn: Connection, job: str, place: tuple[int, int], *, limit: int) -> tuple[OutcomeRow, ...]:
+    """The rows of a job whose record lies behind ``place`` (segment, offset): segments only grow, so this is the order of committing."""
+    behind = or_(_t.segment > place[0], and_(_t.segment == place[0], _t.offset > place[1]))
+    return _rows.load(conn, _t.job == job, behind, order_by=(_t.segment, _t.offset), limit=limit)
 
 
 def holding(conn: Connection, job: str, fragment: int) -> OutcomeRow | None:

@@ -1,0 +1,93 @@
+"""Calls as bytes and results as values, and how many calls travel together (I/O free, but opens pickles of own results).
+
+A result's pickle comes from a sandbox of the company's own workers, for a call that this client sent: nobody else's pickle is opened.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+from company.client import calls_entry as entry
+from company.client.functions import NotPortable, check_safe, dumps
+
+TARGET_NS = 50_000_000  # a chunk takes about this long: short enough to spread, long enough to be worth its way
+TARGET_BYTES = 1 << 20
+MAX_CALLS = 32_768
+GROWTH = 8  # from one chunk to the next, while what was measured is little
+
+
+@dataclass(slots=True)
+class Pace:
+    """What calls of one function have taken lately."""
+
+    ns: float = 0.0
+    bytes: float = 0.0
+    largest: int = 1  # chunk that was measured
+
+    def observe(self, calls: int, ns: int, size_bytes: int) -> None:
+        """Learn from a chunk that came back."""
+        per_call = ns / max(1, calls)
+        weight = 0.3 if self.ns else 1.0
+        self.ns += weight * (per_call - self.ns)
+        self.bytes += (0.3 if self.bytes else 1.0) * (size_bytes / max(1, calls) - self.bytes)
+        self.largest = max(self.largest, calls)
+
+    def count(self) -> int:
+        """How many calls the next chunk should have."""
+        if not self.ns and not self.bytes:
+            return 1
+        by_time = TARGET_NS / max(50.0, self.ns)
+        by_bytes = TARGET_BYTES / max(1.0, self.bytes)
+        return max(1, int(min(by_time, by_bytes, self.largest * GROWTH, MAX_CALLS)))
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The results of one chunk. ``failed``: positions whose value is what is told of an exception."""
+
+    ns: int
+    values: list[Any]
+    failed: frozenset[int]
+    printed: str
+
+
+def encode_chunk(key: bytes, source: bytes | str | None, kind: int, calls: list[Any]) -> bytes:
+    """The bytes of one fragment. Raises `NotPortable` naming what cannot travel."""
+    from p2p.base.codec import CodecError, encode_value
+
+    if kind & entry.SAFE:
+        try:
+            return encode_value([key, source, kind, calls])
+        except CodecError:
+            for call in calls:
+                check_safe(call, "argument")
+            raise
+    try:
+        payload = pickle.dumps(calls, 5)
+        if b"__main__" in payload:  # classes of the script itself are not there where it is opened
+            payload = dumps(calls)
+    except NotPortable:
+        raise
+    except Exception:  # noqa: BLE001 - by value, or with the name of what cannot
+        payload = dumps(calls)
+    return encode_value([key, source, kind, payload])
+
+
+def opened(body: bytes | memoryview, calls: int | None) -> Opened:
+    """Open a chunk's result. Raises `IntegrityError` for one that is none of ours."""
+    from company.errors import IntegrityError
+    from p2p.base.codec import decode_value_untrusted
+
+    found = decode_value_untrusted(body)
+    if type(found) is not list or len(found) != 4:
+        raise IntegrityError("bad-result", "a result of calls cannot be read")
+    ns, failed, payload, printed = found
+    if failed is None:  # nothing could be run: every call has the same trouble
+        count = calls if calls is not None else 1 << 16
+        return Opened(ns, [payload] * count, frozenset(range(count)), printed)
+    values = payload if type(payload) is list else pickle.loads(payload)
+    if type(values) is not list or (calls is not None and len(values) != calls):
+        raise IntegrityError("bad-result", f"{len(values)} results came for {calls} calls")
+    return Opened(ns, values, frozenset(failed), printed)

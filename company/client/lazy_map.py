@@ -1,0 +1,208 @@
+"""`Executor.map`: chunks sent as far ahead as keeps the workers busy, results given on in order or not (I/O: by the executor).
+
+The iterable is read in the thread that asks for results, never in another, and never further than the chunks under way hold. What a
+chunk holds follows what the last ones took; towards a known end chunks become smaller, so that no worker is left with a long last one.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from company.client.call_errors import FragmentError, opened_error
+from company.client.chunks import MAX_CALLS, Opened, opened
+from company.client.functions import NotPortable, Portable
+from company.client.session import Chunk
+
+if TYPE_CHECKING:
+    from company.client.executor import Executor
+
+AHEAD_PER_SLOT = 4
+TAIL_PARTS = 3  # a chunk is at most this part of what each slot still gets
+
+
+class _Sent:
+    """One chunk under way."""
+
+    __slots__ = ("calls", "chunk", "error", "is_done", "result")
+
+    def __init__(self, calls: list[Any]) -> None:
+        self.calls = calls
+        self.chunk: Chunk | None = None
+        self.result: Opened | None = None
+        self.error: BaseException | dict[str, Any] | None = None
+        self.is_done = False
+
+
+class LazyMap(Iterator[Any]):
+    """An iterator over results. Closing it, or letting it go, sends nothing more."""
+
+    def __init__(
+        self, executor: Executor, made: Portable, calls: Iterator[Any], kind: int, *, fn: Callable[..., Any], timeout_s: float | None,
+        chunksize: int | None, buffersize: int | None, ordered: bool, return_exceptions: bool, hint: int,
+    ) -> None:  # fmt: skip
+        if chunksize is not None and chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        self._executor, self._made, self._calls, self._kind, self._fn = executor, made, calls, kind, fn
+        self._until = None if timeout_s is None else time.monotonic() + timeout_s
+        self._chunksize, self._buffersize = chunksize, buffersize
+        self._ordered, self._return_exceptions = ordered, return_exceptions
+        self._left = hint
+        self._pace = executor._pace(made)
+        self._lock = threading.Condition()
+        self._under_way: deque[_Sent] = deque()
+        self._held = 0  # calls read and not given on
+        self._ready: Iterator[Any] = iter(())
+        self._is_read = self._is_over = False
+        self._fill()
+
+    def __iter__(self) -> LazyMap:
+        return self
+
+    def __next__(self) -> Any:
+        for value in self._ready:
+            self._held -= 1
+            if type(value) is _Raised:
+                if self._return_exceptions:
+                    return value.error
+                self.close()
+                raise value.error
+            return value
+        if self._is_over:
+            raise StopIteration
+        self._fill()
+        sent = self._next_done()
+        if sent is None:
+            self._is_over = True
+            raise StopIteration
+        self._ready = self._values(sent)
+        self._fill()
+        return self.__next__()
+
+    def close(self) -> None:
+        """Read and send nothing more."""
+        self._is_over = self._is_read = True
+        self._ready = iter(())
+        self._under_way.clear()
+
+    # ---- reading and sending ----------------------------------------------------------------------------------------------
+    def _fill(self) -> None:
+        slots = self._executor.slots if self._under_way else 1  # the first chunk opens the job, which tells how many there are
+        while not self._is_read and len(self._under_way) < AHEAD_PER_SLOT * slots:
+            count = self._chunksize or self._count(slots)
+            if self._buffersize is not None:
+                count = min(count, self._buffersize - self._held)
+                if count < 1:
+                    return
+            calls = list(islice(self._calls, count))
+            if len(calls) < count:
+                self._is_read = True
+            if not calls:
+                return
+            self._left -= len(calls)
+            self._held += len(calls)
+            self._send(calls)
+            slots = self._executor.slots
+
+    def _count(self, slots: int) -> int:
+        return min(self._pace.count(), MAX_CALLS, max(1, self._left // (TAIL_PARTS * slots)))
+
+    def _send(self, calls: list[Any], at: int | None = None) -> None:
+        """``at``: its place among those under way, else at their end."""
+        sent = _Sent(calls)
+
+        def done(chunk: Chunk, body: Any, trouble: Any) -> None:
+            if body is not None:
+                try:
+                    sent.result = opened(body, len(calls))
+                    self._pace.observe(len(calls), sent.result.ns, max(len(chunk.body), len(body)))
+                except BaseException as error:  # noqa: BLE001 - told to whoever asks for the result
+                    sent.error = error
+            else:
+                sent.error = trouble
+            with self._lock:
+                sent.is_done = True
+                self._lock.notify_all()
+
+        if at is None:
+            self._under_way.append(sent)
+        else:
+            self._under_way.insert(at, sent)
+        try:
+            sent.chunk = self._executor.send_chunk(self._made, self._kind, calls, done)
+        except NotPortable as error:
+            if len(calls) > 1:  # one of them cannot travel: the others must not suffer
+                place = self._under_way.index(sent)
+                self._under_way.remove(sent)
+                for offset, call in enumerate(calls):
+                    self._send([call], place + offset)
+                return
+            sent.error, sent.is_done = error, True
+
+    # ---- results ----------------------------------------------------------------------------------------------------------
+    def _next_done(self) -> _Sent | None:
+        while self._under_way:
+            with self._lock:
+                left = None if self._until is None else self._until - time.monotonic()
+
+                def found() -> _Sent | None:
+                    if self._ordered:
+                        return self._under_way[0] if self._under_way[0].is_done else None
+                    return next((s for s in self._under_way if s.is_done), None)
+
+                self._lock.wait_for(found, left)
+                sent = found()
+            if sent is None:
+                self.close()
+                raise concurrent.futures.TimeoutError
+            if isinstance(sent.error, dict) and len(sent.calls) > 1:  # a worker died in one of these calls: find out in which
+                place = self._under_way.index(sent)
+                self._under_way.remove(sent)
+                for offset, call in enumerate(sent.calls):
+                    self._send([call], place + offset)
+                continue
+            self._under_way.remove(sent)
+            return sent
+        return None
+
+    def _values(self, sent: _Sent) -> Iterator[Any]:
+        result, client = sent.result, self._executor.client
+        if result is None:
+            error = sent.error
+            if isinstance(error, dict):
+                assert sent.chunk is not None
+                error = FragmentError.of_death(client, sent.chunk, error, (sent.calls[0],))
+            assert error is not None
+            return iter([_Raised(error)] * len(sent.calls))
+        if result.printed:
+            sys.stdout.write(result.printed)
+        if not result.failed:
+            return iter(result.values)
+        return self._with_errors(sent, result)
+
+    def _with_errors(self, sent: _Sent, result: Opened) -> Iterator[Any]:
+        assert sent.chunk is not None
+        for position, value in enumerate(result.values):
+            if position in result.failed:
+                call = sent.calls[position]
+                args = tuple(call) if self._kind & 3 else (call,)
+                yield _Raised(opened_error(value, self._executor.client, sent.chunk, position, self._made, (args, {})))
+            else:
+                yield value
+
+
+class _Raised:
+    """In the place of a result."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error

@@ -1,0 +1,102 @@
+"""`company.local()`: a company of this program alone, gone when its block ends (I/O).
+
+The chief and its slots are child processes with a home in a temporary folder, so that a program behaves the same on it as on a real one:
+same sandbox, same limits, same code. The chief ends with this process, however that ends, since it reads the other end of a pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import weakref
+from pathlib import Path
+
+from company.client.address import find_chief
+from company.client.client import Client
+from company.errors import ChiefUnreachable
+
+READY_S = 60.0
+STOP_S = 20.0
+_START = """
+import ctypes, os, runpy, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(0)
+sys.argv[1:2] = []
+sys.argv[0] = "company"
+runpy.run_module("company", run_name="__main__", alter_sys=True)
+"""
+
+
+class PrivateCompany(Client):
+    """A client of a company that lives as long as it does."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="company-local-", ignore_cleanup_errors=True)
+        home = Path(self._folder.name)
+        slots = workers or len(os.sched_getaffinity(0))
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("COMPANY_")} | {"COMPANY_HOME": str(home)}
+        arguments = ["start", "--workers", str(slots), "--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--dht", "off", "--json"]
+        self._log = (home / "chief.log").open("wb")
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _START, str(os.getpid()), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=self._log, env=environ, start_new_session=True,
+        )  # fmt: skip
+        self._end = weakref.finalize(self, _end, self._process, self._folder)
+        try:
+            said = self._ready()
+        except BaseException:
+            self._end()
+            raise
+        address = find_chief(home, environ | {"COMPANY_TOKEN": str(said["token"])}, url=str(said["http"]))
+        super().__init__(address, state=home / "client")
+
+    def _ready(self) -> dict[str, object]:
+        assert self._process.stdout is not None
+        is_there = select.select([self._process.stdout], [], [], READY_S)[0]
+        line = self._process.stdout.readline() if is_there else b""
+        try:
+            return dict(json.loads(line))
+        except ValueError:
+            self._log.flush()
+            told = Path(self._log.name).read_text("utf-8", "replace")[-2000:]
+            raise ChiefUnreachable(
+                "local-company-failed", f"a company on this machine did not start: {told or 'no word'}", hint="company doctor"
+            ) from None
+
+    def close(self) -> None:
+        """End the company and forget everything in it."""
+        with contextlib.suppress(AttributeError):
+            super().close()
+        self._end()
+        self._log.close()
+
+
+def local(workers: int | None = None) -> PrivateCompany:
+    """A company of this program alone, on this machine: ``workers`` slots, default one per core.
+
+    >>> import company
+    >>> with company.local(workers=1) as client:
+    ...     print(client.company()["slots"])
+    1
+    """
+    return PrivateCompany(workers)
+
+
+def _end(process: subprocess.Popen[bytes], folder: tempfile.TemporaryDirectory[str]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+    folder.cleanup()

@@ -1,0 +1,256 @@
+"""A stream of calls to one job: two threads, one that sends and one that receives, so that callers never wait for the network (I/O).
+
+A `Chunk` is one fragment: calls of one function. It is acknowledged when it is on the chief's disk; sending the same frame twice changes
+nothing there, so a lost connection costs a retry. Nothing here knows what is in a chunk.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from company.client.transport import Transport, path_of
+from company.errors import ChiefUnreachable, CompanyError, NotReadyError
+from p2p.base.errors import ParallelError
+
+if TYPE_CHECKING:
+    from company.client.client import Client
+
+FRAME_BYTES = 4 << 20  # several chunks travel together up to this
+FRAME_COUNT = 4096
+POLL_S = 20.0
+AWAY_S = 600.0  # how long a chief may be unreachable before what it holds is given up
+_MAX_BODY = 1 << 32
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """One fragment on its way. ``done``: called once in the receiving thread with its result's bytes, or with what killed it."""
+
+    body: bytes
+    calls: int
+    done: Callable[[Chunk, bytes | memoryview | None, dict[str, Any] | BaseException | None], None]
+    index: int = -1  # fragment number, once it was sent
+    job: str = ""
+    worker: str = ""
+    sent: threading.Event = field(default_factory=threading.Event)
+
+
+class Session:
+    """One job that takes calls. Thread-safe."""
+
+    def __init__(self, client: Client, files: Mapping[str, bytes], *, name: str, options: Mapping[str, Any]) -> None:
+        self._client = client
+        self.slots = max(1, int(client.company().get("slots", 1)))
+        self.job = _open_job(client, files, name, options)
+        self._lock = threading.Condition()
+        self._outbox: deque[Chunk] = deque()
+        self._flying: dict[int, Chunk] = {}
+        self._sent = 0
+        self._ending = self._ended = False
+        self._trouble: BaseException | None = None
+        self._place, self._failed = (-1, -1), 0
+        self._threads = [
+            threading.Thread(target=run, name=f"company-{what}", daemon=True)
+            for run, what in ((self._send, "send"), (self._receive, "receive"))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Chunks that have no outcome yet."""
+        return len(self._outbox) + len(self._flying)
+
+    def put(self, chunk: Chunk) -> None:
+        """Send a chunk when its turn comes. Raises what ended the session."""
+        with self._lock:
+            if self._trouble is not None:
+                raise self._trouble
+            self._outbox.append(chunk)
+            self._lock.notify_all()
+
+    def end(self, *, wait: bool = True, timeout_s: float | None = None) -> None:
+        """No more chunks will come. ``wait``: until all have their outcome."""
+        with self._lock:
+            self._ending = True
+            self._lock.notify_all()
+            if wait:
+                self._lock.wait_for(lambda: self._ended or not self.waiting, timeout_s)
+        if wait:
+            self._threads[0].join(30.0 if timeout_s is None else timeout_s)
+
+    # ---- the sending thread -----------------------------------------------------------------------------------------------
+    def _send(self) -> None:
+        transport = Transport(self._client.transport.address)
+        try:
+            while True:
+                with self._lock:
+                    self._lock.wait_for(lambda: self._outbox or self._ending or self._trouble)
+                    if self._trouble is not None:
+                        return
+                    group = self._group()
+                    first = self._sent
+                    self._sent += len(group)
+                    for number, chunk in enumerate(group, first):
+                        chunk.index = number
+                        self._flying[number] = chunk
+                if not group:
+                    break
+                self._post(transport, path_of("jobs", self.job, "calls"), first, group)
+                for chunk in group:
+                    chunk.sent.set()
+            self._patiently(lambda: transport.request("POST", path_of("jobs", self.job, "calls", "end"), body=b""))
+        except BaseException as error:  # noqa: BLE001 - the end of this thread: whoever waits must hear of it
+            self._give_up(error)
+        finally:
+            transport.close()
+
+    def _group(self) -> list[Chunk]:
+        group: list[Chunk] = []
+        size = 0
+        while self._outbox and len(group) < FRAME_COUNT and (not group or size + len(self._outbox[0].body) <= FRAME_BYTES):
+            chunk = self._outbox.popleft()
+            size += len(chunk.body)
+            group.append(chunk)
+        return group
+
+    def _post(self, transport: Transport, path: str, first: int, group: list[Chunk]) -> None:
+        from p2p.base.frames import encode_frame_of
+
+        head, body = encode_frame_of(["calls"], [chunk.body for chunk in group])
+        data = head + body
+        headers = {"Content-Type": "application/octet-stream"}
+        self._patiently(lambda: transport.request("POST", path, query={"first": first}, body=data, headers=headers, timeout_s=120.0))
+
+    def _patiently(self, ask: Callable[[], Any]) -> Any:
+        """Ask until there is an answer; only silence and "not now" are waited out, and not for ever."""
+        since = time.monotonic()
+        pause = 0.1
+        while True:
+            try:
+                return ask()
+            except (ChiefUnreachable, NotReadyError):
+                if time.monotonic() - since > AWAY_S or self._ended:
+                    raise
+                time.sleep(pause)
+                pause = min(5.0, pause * 2)
+
+    # ---- the receiving thread ---------------------------------------------------------------------------------------------
+    def _receive(self) -> None:
+        transport = Transport(self._client.transport.address)
+        try:
+            while True:
+                with self._lock:
+                    if self._trouble is not None:
+                        return
+                state = self._patiently(lambda: self._poll(transport))
+                with self._lock:
+                    is_idle = not self.waiting
+                    if is_idle and self._ending:
+                        break
+                    if state in ("done", "failed", "cancelled") and self._flying:
+                        raise CompanyError(
+                            "job-over",
+                            f"job {self.job} is {state}, with {len(self._flying)} chunks of calls unfinished",
+                            hint=f"company explain {self.job}",
+                        )
+                    if is_idle:
+                        self._lock.wait_for(lambda: self.waiting or self._ending or self._trouble, 3600.0)
+        except BaseException as error:  # noqa: BLE001 - the end of this thread: whoever waits must hear of it
+            self._give_up(error)
+        finally:
+            transport.close()
+            with self._lock:
+                self._ended = True
+                self._lock.notify_all()
+
+    def _poll(self, transport: Transport) -> str:
+        """One long poll; returns the job's state, "" while more is there."""
+        from p2p.base.frames import FrameParser
+
+        query = {"segment": self._place[0], "offset": self._place[1], "failed": self._failed, "wait": int(POLL_S)}
+        query = {k: v for k, v in query.items() if v not in (-1,)}
+        parser = FrameParser(max_body=_MAX_BODY)
+        state, reached = "", self._place
+        with transport.reading(path_of("jobs", self.job, "outcomes"), query=query, timeout_s=POLL_S + 30.0) as response:
+            while data := response.read1(1 << 20):
+                for frame in parser.feed_untrusted(data):
+                    if frame.header[0] == "results":
+                        _, segment, offset, first, _, worker = frame.header
+                        if (segment, offset) != reached:  # one record may come in several frames: it counts when all are here
+                            self._place, reached = reached, (segment, offset)
+                        self._landed(first, frame.cut(), worker)
+                    elif frame.header[0] == "failed":
+                        self._failed += 1
+                        self._land(frame.header[1], None, dict(frame.header[2]))
+                    elif frame.header[0] == "state":
+                        state = frame.header[1]
+                        self.slots = max(1, frame.header[3])
+        self._place = reached
+        return state
+
+    def _landed(self, first: int, items: list[memoryview], worker: str) -> None:
+        for index, item in enumerate(items, first):
+            self._land(index, item, None, worker)
+
+    def _land(self, index: int, body: memoryview | None, trouble: dict[str, Any] | None, worker: str = "") -> None:
+        with self._lock:
+            chunk = self._flying.pop(index, None)
+        if chunk is not None:
+            chunk.worker = worker
+            chunk.done(chunk, body, trouble)
+            with self._lock:
+                self._lock.notify_all()
+
+    def _give_up(self, error: BaseException) -> None:
+        with self._lock:
+            if self._trouble is not None:
+                return
+            self._trouble = error
+            lost = [*self._flying.values(), *self._outbox]
+            self._flying.clear()
+            self._outbox.clear()
+            self._lock.notify_all()
+        for chunk in lost:
+            chunk.sent.set()
+            chunk.done(chunk, None, error)
+
+
+def _open_job(client: Client, files: Mapping[str, bytes], name: str, options: Mapping[str, Any]) -> str:
+    """Upload the package and open a stream job; returns its id."""
+    from company.package import archive_of
+
+    headers = {"Content-Type": "application/zip", "Idempotency-Key": secrets.token_hex(16)}
+    answer = client.transport.request(
+        "POST", "/upload/module-package", query={"name": name}, body=archive_of(dict(files)), headers=headers, timeout_s=300.0
+    )
+    with tempfile.TemporaryDirectory(prefix="company-calls-") as folder:
+        marker = Path(folder) / "calls"
+        marker.write_bytes(b"calls\n")
+        job = client.submit(str(answer.json()["digest"]), marker, name=name, stream=True, max_fails="100%", **options)
+    return job.id
+
+
+def version_conflict(client: Client) -> ParallelError | None:
+    """Why no worker of the company can run what this interpreter pickles, nil when one can or none has joined yet."""
+    import sys
+
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    pythons = [str(w.get("python") or "") for w in client.workers()["items"] if w.get("state") not in ("offline", "quarantined")]
+    known = [p for p in pythons if p]
+    if not known or any(p.startswith(here + ".") or p == here for p in known):
+        return None
+    counts = ", ".join(f"{sum(1 for p in known if p == v)} × Python {v}" for v in sorted(set(known)))
+    return CompanyError(
+        "python-differs",
+        f"this program runs Python {here}; the company's workers have {counts}",
+        hint=f"run it with one of those, or join a worker with Python {here}",
+    )

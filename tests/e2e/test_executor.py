@@ -1,0 +1,190 @@
+"""`company.Executor` on a real company: what concurrent.futures promises, and what a company adds."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import company as company_module
+from company.client.functions import NotPortable
+from tests.support import call_samples as samples
+from tests.support.company_processes import RunningCompany, until
+
+
+@pytest.fixture(scope="module")
+def ex(company: RunningCompany) -> Iterator[company_module.Executor]:
+    with company_module.Executor(company.client) as executor:
+        yield executor
+
+
+# ---- what every executor does -----------------------------------------------------------------------------------------
+def test_submit_passes_arguments_of_both_kinds(ex: company_module.Executor) -> None:
+    assert ex.submit(samples.add, 1, b=2, c=3).result(60) == 6
+    assert ex.submit(pow, 2, 10).result(60) == 1024
+
+
+def test_map_gives_results_in_order_and_takes_several_iterables(ex: company_module.Executor) -> None:
+    assert list(ex.map(samples.square, range(500))) == [i * i for i in range(500)]
+    assert list(ex.map(samples.add, [1, 2, 3], [10, 20])) == [11, 22]
+    assert list(ex.map(samples.square, [])) == []
+    assert list(ex.map(samples.square, range(40), chunksize=7)) == [i * i for i in range(40)]
+
+
+def test_map_raises_at_the_item_that_failed_and_gives_those_before(ex: company_module.Executor) -> None:
+    found = ex.map(samples.divide, [4, 6, 1, 8], [2, 3, 0, 2])
+    assert [next(found), next(found)] == [2, 2]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
+    with pytest.raises(StopIteration):
+        next(found)
+
+
+def test_map_times_out(ex: company_module.Executor) -> None:
+    with pytest.raises(concurrent.futures.TimeoutError):
+        list(ex.map(samples.slow, [0, 0, 3], timeout=0.5))
+
+
+def test_wait_and_as_completed_work_on_its_futures(ex: company_module.Executor) -> None:
+    futures = [ex.submit(samples.square, i) for i in range(20)]
+    done, not_done = concurrent.futures.wait(futures, timeout=60)
+    assert (len(done), not_done) == (20, set())
+    more = {ex.submit(samples.square, i): i for i in range(20)}
+    assert {more[f]: f.result() for f in concurrent.futures.as_completed(more, timeout=60)} == {i: i * i for i in range(20)}
+
+
+def test_a_done_callback_is_called(ex: company_module.Executor) -> None:
+    seen: list[int] = []
+    future = ex.submit(samples.square, 5)
+    future.add_done_callback(lambda f: seen.append(f.result()))
+    assert future.result(60) == 25
+    until(lambda: seen == [25], "the callback was called")
+
+
+def test_exceptions_come_back_as_they_are_also_those_with_odd_constructors(ex: company_module.Executor) -> None:
+    error = ex.submit(samples.divide, 1, 0).exception(60)
+    assert type(error) is ZeroDivisionError
+    custom = ex.submit(samples.raise_custom, 7).exception(60)
+    assert isinstance(custom, (samples.Custom, company_module.FragmentError))
+    assert "7 and 2" in str(custom)
+    assert isinstance(ex.submit(samples.leave, 3).exception(60), SystemExit)
+
+
+def test_one_value_that_cannot_travel_harms_no_other(ex: company_module.Executor) -> None:
+    futures = [ex.submit(samples.square, 1), ex.submit(samples.square, samples.Unpicklable()), ex.submit(samples.square, 3)]  # type: ignore[arg-type]
+    assert futures[0].result(60) == 1
+    assert futures[2].result(60) == 9
+    assert isinstance(futures[1].exception(60), NotPortable)
+    results = [ex.submit(samples.make_unpicklable, i) for i in (0, 1, 0)]
+    assert [results[0].result(60), results[2].result(60)] == [1, 1]
+    assert "cannot be pickled" in str(results[1].exception(60))
+
+
+def test_after_shutdown_nothing_is_taken_and_what_was_sent_is_done(company: RunningCompany) -> None:
+    executor = company_module.Executor(company.client)
+    futures = [executor.submit(samples.square, i) for i in range(30)]
+    executor.shutdown()
+    assert all(f.done() for f in futures)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(samples.square, 1)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.map(samples.square, [1])
+    job = company.client.job(executor.jobs[0]).wait(30)
+    assert job.state == "done", job.view
+
+
+def test_pending_calls_can_be_cancelled(company: RunningCompany) -> None:
+    with company_module.Executor(company.client) as executor:
+        futures = [executor.submit(samples.slow, 0.2) for _ in range(40)]
+        assert futures[-1].cancel()
+        assert futures[-1].cancelled()
+        executor.shutdown(cancel_futures=True)
+        assert futures[0].result(60) == 0.2
+        assert sum(f.cancelled() for f in futures) > 20
+
+
+# ---- what a company adds ----------------------------------------------------------------------------------------------
+def test_map_reads_an_endless_iterable_only_as_far_as_it_must(ex: company_module.Executor) -> None:
+    read = itertools.count()
+    found = ex.map(samples.square, read, buffersize=50)
+    assert [next(found) for _ in range(100)] == [i * i for i in range(100)]
+    assert next(read) <= 100 + 50 + 1
+
+
+def test_map_gives_results_as_they_come_when_order_does_not_matter(ex: company_module.Executor) -> None:
+    found = list(ex.map(samples.slow, [0.8, 0.0, 0.0], ordered=False, chunksize=1))
+    assert sorted(found) == [0.0, 0.0, 0.8]
+    assert found[-1] == 0.8
+
+
+def test_map_gives_exceptions_in_the_place_of_results_when_asked(ex: company_module.Executor) -> None:
+    found = list(ex.map(samples.divide, [4, 1, 9], [2, 0, 3], return_exceptions=True))
+    assert [found[0], found[2]] == [2, 3]
+    assert isinstance(found[1], ZeroDivisionError)
+
+
+def test_an_error_says_where_what_and_why(ex: company_module.Executor) -> None:
+    error = ex.submit(samples.divide, 1, 0).exception(60)
+    assert error is not None
+    told = error.__cause__
+    assert isinstance(told, company_module.FragmentError)
+    assert told.cause == "raised"
+    assert "quotient = a / b" in told.remote_traceback
+    assert "b = 0" in told.remote_traceback
+    assert "(1, 0)" in told.preview
+    assert told.worker.startswith("w-")
+    until(lambda: told.log_lines == ("dividing 1 0",) or setattr(told, "_log_lines", None), "its log is there")
+    with pytest.raises(ZeroDivisionError):
+        told.reproduce()
+    assert "call" in str(pickle.loads(pickle.dumps(told)))
+
+
+def test_a_call_that_kills_its_worker_fails_alone(company: RunningCompany) -> None:
+    with company_module.Executor(company.client, retries=1) as executor:
+        found = list(executor.map(samples.die_at, range(6), chunksize=6, return_exceptions=True))
+        assert [v for v in found if type(v) is int] == [0, 1, 2, 4, 5]
+        assert isinstance(found[3], company_module.FragmentError)
+        assert "3" in found[3].preview
+
+
+def test_large_arguments_and_results_travel(ex: company_module.Executor) -> None:
+    assert ex.submit(len, bytes(9 << 20)).result(120) == 9 << 20
+    assert ex.submit(bytes, 9 << 20).result(120) == bytes(9 << 20)
+
+
+def test_closures_and_lambdas_go_by_value(ex: company_module.Executor) -> None:
+    factor = 3
+    assert list(ex.map(lambda x: x * factor, [1, 2])) == [3, 6]
+
+
+def test_a_result_is_found_again_from_another_process(company: RunningCompany, ex: company_module.Executor) -> None:
+    ref = ex.submit(samples.square, 12).id
+    program = f"import company; print(company.connect().future({ref!r}).result(60))"
+    environ = company.environ | {"COMPANY_URL": str(company.ready["chief"]["http"]), "COMPANY_TOKEN": str(company.ready["chief"]["token"])}
+    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "144\n", done.stderr
+
+
+def test_what_only_pickle_can_carry_is_not_sent_to_strangers(company: RunningCompany) -> None:
+    with company_module.Executor(company.client, where="any") as executor, pytest.raises(NotPortable, match="lambda"):
+        executor.submit(lambda: 1)
+
+
+@pytest.mark.slow
+def test_calls_survive_a_killed_chief_and_a_killed_worker(tmp_path: Path) -> None:
+    with RunningCompany(tmp_path) as running:
+        running.start_chief()
+        running.start_workers("w1", "w2")
+        with company_module.Executor(running.client) as executor:
+            futures = [executor.submit(samples.slow, 0.3) for _ in range(20)]
+            futures[0].result(60)
+            running.kill("w2")
+            running.kill("chief")
+            running.start_chief()
+            assert [f.result(120) for f in futures] == [0.3] * 20
