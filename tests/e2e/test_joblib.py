@@ -1,0 +1,40 @@
+"""joblib and scikit-learn on a company give what they give without."""
+
+from __future__ import annotations
+
+import joblib
+import numpy as np
+import pytest
+
+from company.joblib import register
+from tests.support import call_samples as samples
+from tests.support.company_processes import RunningCompany
+
+
+def test_parallel_runs_on_the_company(company: RunningCompany) -> None:
+    register(company.client)
+    found = joblib.Parallel(backend="company", n_jobs=-1)(joblib.delayed(samples.square)(i) for i in range(300))
+    assert found == [i * i for i in range(300)]
+    lazily = joblib.Parallel(backend="company", n_jobs=2, return_as="generator")(joblib.delayed(samples.square)(i) for i in range(20))
+    assert list(lazily) == [i * i for i in range(20)]
+    with pytest.raises(ZeroDivisionError):
+        joblib.Parallel(backend="company", n_jobs=2)(joblib.delayed(samples.divide)(1, i) for i in (1, 0))
+
+
+@pytest.mark.slow
+def test_a_grid_search_has_the_same_scores_as_locally(company: RunningCompany) -> None:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.svm import SVC
+
+    register(company.client)
+    features, labels = load_digits(return_X_y=True)
+
+    def scores(n_jobs: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        search = GridSearchCV(SVC(), {"gamma": [0.001, 0.01], "C": [1, 10]}, cv=3, n_jobs=n_jobs)
+        search.fit(features[:600], labels[:600])
+        return np.asarray(search.cv_results_["mean_test_score"])
+
+    alone = scores(1)
+    with joblib.parallel_config(backend="company"):
+        assert (scores(-1) == alone).all()
