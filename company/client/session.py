@@ -7,6 +7,7 @@ nothing there, so a lost connection costs a retry. Nothing here knows what is in
 from __future__ import annotations
 
 import secrets
+import sys
 import tempfile
 import threading
 import time
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 FRAME_BYTES = 4 << 20  # several chunks travel together up to this
 FRAME_COUNT = 4096
-POLL_S = 20.0
+POLL_S = 10.0
 AWAY_S = 600.0  # how long a chief may be unreachable before what it holds is given up
+SILENT_S = 10.0  # without a result, before the reason is asked for and said
 _MAX_BODY = 1 << 32
 
 
@@ -57,6 +59,8 @@ class Session:
         self._ending = self._ended = False
         self._trouble: BaseException | None = None
         self._place, self._failed = (-1, -1), 0
+        self._landed_at = time.monotonic()
+        self._said: set[str] = set()
         self._threads = [
             threading.Thread(target=run, name=f"company-{what}", daemon=True)
             for run, what in ((self._send, "send"), (self._receive, "receive"))
@@ -162,7 +166,11 @@ class Session:
                             f"job {self.job} is {state}, with {len(self._flying)} chunks of calls unfinished",
                             hint=f"company explain {self.job}",
                         )
-                    if is_idle:
+                    is_stuck = not is_idle and time.monotonic() - self._landed_at > SILENT_S
+                if is_stuck:
+                    self._say_why(transport)
+                with self._lock:
+                    if is_idle and not self.waiting:
                         self._lock.wait_for(lambda: self.waiting or self._ending or self._trouble, 3600.0)
         except BaseException as error:  # noqa: BLE001 - the end of this thread: whoever waits must hear of it
             self._give_up(error)
@@ -171,6 +179,14 @@ class Session:
             with self._lock:
                 self._ended = True
                 self._lock.notify_all()
+
+    def _say_why(self, transport: Transport) -> None:
+        """Once for each reason: nothing waits without saying for what."""
+        self._landed_at = time.monotonic()
+        for reason in transport.json("GET", f"/api/v1/explain/{self.job}")["items"]:
+            if reason["code"] not in (*self._said, "running"):
+                self._said.add(reason["code"])
+                print(f"company: {self.job} waits: {reason['text']}  [{reason['code']}]", file=sys.stderr)
 
     def _poll(self, transport: Transport) -> str:
         """One long poll; returns the job's state, "" while more is there."""
@@ -204,6 +220,7 @@ class Session:
     def _land(self, index: int, body: memoryview | None, trouble: dict[str, Any] | None, worker: str = "") -> None:
         with self._lock:
             chunk = self._flying.pop(index, None)
+        self._landed_at = time.monotonic()
         if chunk is not None:
             chunk.worker = worker
             chunk.done(chunk, body, trouble)
@@ -241,8 +258,6 @@ def _open_job(client: Client, files: Mapping[str, bytes], name: str, options: Ma
 
 def version_conflict(client: Client) -> ParallelError | None:
     """Why no worker of the company can run what this interpreter pickles, nil when one can or none has joined yet."""
-    import sys
-
     here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     pythons = [str(w.get("python") or "") for w in client.workers()["items"] if w.get("state") not in ("offline", "quarantined")]
     known = [p for p in pythons if p]

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import joblib
 import numpy as np
 import pytest
 
+import company as company_module
 from company.joblib import register
 from tests.support import call_samples as samples
-from tests.support.company_processes import RunningCompany
 
 
-def test_parallel_runs_on_the_company(company: RunningCompany) -> None:
-    register(company.client)
+@pytest.fixture(scope="module")
+def client() -> Iterator[company_module.Client]:
+    """Its workers may take what the calls require: joblib and what it calls."""
+    with company_module.local(workers=2) as found:
+        yield found
+
+
+def test_parallel_runs_on_the_company(client: company_module.Client) -> None:
+    register(client)
     found = joblib.Parallel(backend="company", n_jobs=-1)(joblib.delayed(samples.square)(i) for i in range(300))
     assert found == [i * i for i in range(300)]
     lazily = joblib.Parallel(backend="company", n_jobs=2, return_as="generator")(joblib.delayed(samples.square)(i) for i in range(20))
@@ -22,12 +31,12 @@ def test_parallel_runs_on_the_company(company: RunningCompany) -> None:
 
 
 @pytest.mark.slow
-def test_a_grid_search_has_the_same_scores_as_locally(company: RunningCompany) -> None:
+def test_a_grid_search_has_the_same_scores_as_locally(client: company_module.Client) -> None:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import GridSearchCV
     from sklearn.svm import SVC
 
-    register(company.client)
+    register(client)
     features, labels = load_digits(return_X_y=True)
 
     def scores(n_jobs: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
