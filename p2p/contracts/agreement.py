@@ -217,6 +217,7 @@ class Agreement:
         elif self.state is State.ACCEPTED and self.accept is not None and nack.what == self.accept.hash:
             self.go(Trigger.WITHDRAW)
         elif self.commit is not None and nack.what == self.commit.hash and self.epoch < 0 and can(self.state, Trigger.VOID):
+            self.causes.clear()  # nobody was bound, so nobody has ended anything
             self.go(Trigger.VOID)
 
     def _stated(self, signed: Signed, epoch: m.Epoch) -> None:
@@ -235,6 +236,8 @@ class Agreement:
             self.go(Trigger.AMENDED)
 
     def _revoked(self, cause: Cause, author: Role) -> None:
+        if self.is_over:
+            return  # void, or its receipt is written
         self.causes.setdefault(author, cause)
         trigger = Trigger.BREAK if cause in COUNTING else Trigger.REVOKE
         if can(self.state, trigger):

@@ -11,8 +11,6 @@ from p2p.contracts.table import State
 from p2p.contracts.terms import COUNTING, Cause, Role
 from tests.support.contract_world import Link, Party, World, terms
 
-SHORT = terms(time_frame_s=12)
-
 
 def converged(world: World) -> None:
     """Both are final and say the same of everything that counts."""
@@ -148,10 +146,6 @@ def test_a_side_that_never_returns_leaves_a_half_alone() -> None:
 
 
 def test_a_commit_after_the_deadline_is_void_without_penalty() -> None:
-    world = World(6)
-    world.start()
-    world.run(0.3)
-    world.parties[Role.LENDER].states.clear()
     fresh = World(6)
     behave = fresh.on_state
 
@@ -169,6 +163,27 @@ def test_a_commit_after_the_deadline_is_void_without_penalty() -> None:
     converged(fresh)
     assert fresh.lender.machine.state is State.LAPSED  # type: ignore[union-attr]
     assert fresh.lender.machine.a.causes == {}  # type: ignore[union-attr]
+
+
+def test_a_commitment_that_never_arrived_and_was_revoked_is_void_without_a_cause() -> None:
+    world = World(12, link=Link(delay_s=(0.0, 1.5)))
+    behave = world.on_state
+
+    def cut(party: Party, state: State) -> None:
+        if state is State.ACCEPTED and party is world.borrower:
+            world.link.is_up = False
+            world.at(0.5, lambda: world.revoke(world.borrower, Cause.OWNER_RECLAIM))
+            world.at(14.0, lambda: setattr(world.link, "is_up", True))
+        behave(party, state)
+
+    world.on_state = cut
+    world.start()
+    world.run_until_over()
+    converged(world)
+    assert world.borrower.machine.state is State.LAPSED  # type: ignore[union-attr]
+    world.run(10)
+    converged(world)
+    assert world.lender.machine.a.causes == {}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("offset_s", [300.0, -300.0])
