@@ -21,7 +21,10 @@ from sqlalchemy import (
     UniqueConstraint,
 )  # fmt: skip
 
-REVISIONS = ("0001",)  # every schema there ever was, oldest first; the last is what `metadata` says. One file each in migrations/versions
+REVISIONS = (
+    "0001",
+    "0002",
+)  # every schema there ever was, oldest first; the last is what `metadata` says. One file each in migrations/versions
 MAX_INPUT_BYTES = 1 << 20  # of a failed fragment's input kept in its row; larger ones lie in jobs/<id>/fragments
 
 metadata = MetaData()
@@ -226,4 +229,40 @@ story = Table(
     Column("body", LargeBinary, nullable=False),
     Index("story_seq", "seq"),
     sqlite_with_rowid=False,
+)  # fmt: skip
+
+# Contracts with other companies: journals are appended to and never changed, and kept for ever.
+contract = Table(
+    "contract", metadata,
+    Column("peer", LargeBinary, primary_key=True),
+    Column("nonce", LargeBinary, primary_key=True),
+    Column("role", Integer, nullable=False),
+    Column("is_over", Boolean, nullable=False),
+    Column("offer_expires", BigInteger, nullable=False),
+)  # fmt: skip
+
+contract_record = Table(
+    "contract_record", metadata,
+    Column("peer", LargeBinary, primary_key=True),
+    Column("nonce", LargeBinary, primary_key=True),
+    Column("ordinal", Integer, primary_key=True),
+    Column("record", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+
+receipt_half = Table(
+    "receipt_half", metadata,
+    Column("author", LargeBinary, primary_key=True),
+    Column("chain_sequence", BigInteger, primary_key=True),
+    Column("contract", LargeBinary, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    UniqueConstraint("author", "contract"),
+)  # fmt: skip
+
+fork_proof = Table(
+    "fork_proof", metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("author", LargeBinary, nullable=False),
+    Column("proof", LargeBinary, nullable=False),
 )  # fmt: skip
