@@ -13,14 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks import footprint, throughput
+from benchmarks import dht, footprint, throughput
 from benchmarks.company import BenchCompany
 from benchmarks.peer_process import Peer, open_peers
 from benchmarks.rows import Row, table
 from company import __version__
 
 SLOTS = 2
-SECTIONS = ("tiny", "burn", "large", "start", "first", "command", "import", "idle", "memory")
+SECTIONS = ("tiny", "burn", "large", "start", "first", "command", "import", "idle", "memory", "dht")
 
 
 def main() -> int:
@@ -58,6 +58,7 @@ def measure(sections: set[str], *, quick: bool) -> tuple[list[Row], dict[str, st
 
     section("start", lambda: footprint.start_row(1 if quick else 3))
     section("import", lambda: footprint.import_row(rounds))
+    section("dht", lambda: dht.dht_rows(quick=quick))
     if sections & {"tiny", "burn", "large", "first", "command", "idle", "memory"}:
         scale = throughput.Scale.of(quick=quick)
         with BenchCompany() as company:

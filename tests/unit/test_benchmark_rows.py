@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from benchmarks.dht import dht_rows
 from benchmarks.rows import Row, number, table
 from benchmarks.work import PACKAGES, blocks, burn, calibrate
 from company.package import check_package
@@ -52,3 +53,9 @@ def test_work_is_calibrated_to_the_time_that_was_asked_for() -> None:
     assert began <= ended
     assert [len(b) for b in blocks(3, 64)] == [64, 64, 64]
     assert len(set(blocks(3, 64))) == 3
+
+
+def test_everything_stored_among_the_nodes_of_the_benchmark_is_found_again() -> None:
+    store, get = dht_rows(quick=True)
+    assert store.notes["cost"].endswith("20 of 20 succeeded") and get.notes["cost"].endswith("20 of 20 succeeded")
+    assert store.ours is not None and get.ours is not None and 0 < get.ours < store.ours
