@@ -256,6 +256,8 @@ class Worker:
         return self._membership.worker
 
     def on_up(self, resumed: m.Resumed) -> None:
+        for token, why in resumed.drop:
+            log.warning("what was held of batch %d came too late and is not taken: %s", token, why)
         self.is_up(resumed.keep)
 
     def is_up(self, keep: tuple[int, ...] | None) -> None:

@@ -24,7 +24,7 @@ from tests.support.company_processes import RunningCompany, write_package
 
 SAMPLE_S = 10.0
 MORE_BYTES, MORE_DESCRIPTORS, MORE_TASKS = 16 << 20, 8, 8  # between the second quarter and the last: above this it grows
-PROCESS = "import time\ndef process(fragment):\n    time.sleep(0.02)\n    print('did', fragment)\n    return fragment\n"
+PROCESS = "import time\ndef process(fragment):\n    time.sleep(0.2)\n    print('did', fragment)\n    return fragment\n"
 Sample = dict[str, int]
 
 
@@ -83,7 +83,7 @@ class Soak:
         end, due = time.monotonic() + seconds, 0.0
         old: list[Any] = []
         while time.monotonic() < end:
-            job = self.company.client.submit(self.package, self.data, params={"n": 100 * len(self.names)})
+            job = self.company.client.submit(self.package, self.data, params={"n": 20 * len(self.names)})
             while not job.is_over:
                 job.status(wait_s=2.0)
                 if time.monotonic() >= due:

@@ -1,0 +1,84 @@
+"""A home whose disk is full: uploads are told 507, jobs wait with the reason, and once there is room everything goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from company.errors import CompanyError
+from tests.faults.__main__ import small_disk
+from tests.faults.rounds import Harmed
+from tests.support.company_processes import until, value_of, write_package
+
+pytestmark = pytest.mark.slow
+N = 120
+
+
+@pytest.fixture
+def company(tmp_path: Path) -> Iterator[Harmed]:
+    root = tmp_path / "c"
+    root.mkdir()
+    with small_disk(root / "home") as is_small:
+        if not is_small:
+            pytest.skip("needs the right to mount a tmpfs")
+        with Harmed(root, small_disk=True) as running:
+            running.open()
+            yield running
+
+
+def fill(fd: int) -> None:
+    """Write until nothing more fits, however little that is."""
+    size_bytes = 1 << 20
+    while size_bytes:
+        try:
+            os.write(fd, bytes(size_bytes))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+            size_bytes //= 4
+
+
+def test_a_full_disk_is_told_waited_for_and_survived(company: Harmed, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path / "p",
+        """
+        import os, time
+        def process(fragment):
+            time.sleep(0.03)
+            return os.urandom(10000).hex() + str(fragment)
+        """,
+        merge="def merge(results, output):\n    return [int(r[20000:]) for r in results]\n",
+    )
+    job = company.client.submit(package, numbers, params={"n": N}, batching="none")
+    until(lambda: job.status()["fragments"]["done"] > 5, "results")
+    ballast = company.home / "ballast"
+    fd = os.open(ballast, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fill(fd)
+        reason = until(
+            lambda: (job.status()["reason"] or {}).get("code") == "storage-full" and job.view["reason"], "the reason", timeout_s=20
+        )
+        assert "disk" in reason["text"] and reason["actions"], reason
+        at = job.view["fragments"]["done"]
+        data = tmp_path / "large.bin"
+        data.write_bytes(os.urandom(4 << 20))
+        with pytest.raises(CompanyError) as refused:
+            company.client.upload_data(data)
+        assert refused.value.code == "storage-full", refused.value
+        assert getattr(refused.value, "status", 507) == 507
+        job.status(wait_s=1.0)
+        assert job.status()["fragments"]["done"] <= at + 16, "nothing more is handed out"
+        assert company.is_running("chief")
+    finally:
+        os.close(fd)
+        ballast.unlink()
+    assert job.wait(60).state == "done", job.view
+    assert value_of(job, tmp_path / "out") == list(range(N))
+    database = sqlite3.connect(f"file:{company.home}/chief/company.sqlite?mode=ro", uri=True)
+    assert database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    database.close()
+    assert not company.violations.exists(), company.violations.read_text()[:3000]
