@@ -100,6 +100,9 @@ class _Batch:
         while True:
             in_window = (self.hedge < _INF).sum(axis=1)
             is_fresh = ((self.list & _STATE) == _FRESH) & (self.list != NONE)
+            if search.target == "key":  # only the closest few decide when a look-up is through: nobody beyond them is asked
+                is_alive = ((self.list & _STATE) != _FAILED) & (self.list != NONE)
+                is_fresh &= np.cumsum(is_alive, axis=1) <= search.resiliency
             best = is_fresh.argmax(axis=1)
             free = (self.due == _INF).argmax(axis=1)
             rows = np.flatnonzero((in_window < search.alpha) & is_fresh[self.row, best] & (self.due[self.row, free] == _INF))

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from p2p.base.errors import UsageError
+from p2p.dht.parameters import Parameters
 from simulator.churn import PRESETS
+from simulator.dht_exact import ExactNetwork
 from simulator.dht_hops import hop_counts
 from simulator.dht_paths import UNFINISHED, disjoint_lookups, predicted_success
 from simulator.dht_search import Found, Search, search
@@ -14,6 +17,7 @@ from simulator.dht_tables import MAX_NODES, Tables
 from simulator.parameters import Parameter
 from simulator.scenario import Outcome, Plot, Progress, Scenario, Values, mean_and_error
 
+EXACT_NODES = 20_000
 PARAMETERS = (
     Parameter("nodes", 10_000, "size of the network", 2, MAX_NODES),
     Parameter("k", 20, "contacts per bucket", 1, 256),
@@ -31,12 +35,15 @@ PARAMETERS = (
     Parameter("hedge-s", 0.5, "after that a late query frees its place in the window", 0.01, 60),
     Parameter("adversaries", 0.0, "share of nodes that return only colluders", 0, 0.99),
     Parameter("disjoint", 1, "disjoint paths", 1, 32),
+    Parameter("engine", "vector", "vector: any size; exact: the shipped core, to some thousands of nodes", choices=("vector", "exact")),
 )  # fmt: skip
 
 
 def run(values: Values, seed: int, progress: Progress) -> Outcome:
     """Build the network and look up."""
     v = values
+    if v["engine"] == "exact":
+        return _run_exact(v, seed, progress)
     tables = Tables(v["nodes"], v["k"], seed)
     progress(0.05)
     stale = PRESETS[v["churn"]].stale_share(v["refresh-s"]) if v["churn"] != "none" else 0.0
@@ -57,6 +64,24 @@ def run(values: Values, seed: int, progress: Progress) -> Outcome:
     if v["adversaries"] > 0 or v["disjoint"] > 1:
         metrics |= _adversaries(tables, values, seed)
     metrics["network_bytes"] = tables.size_bytes
+    progress(1.0)
+    return Outcome(metrics, plots(metrics, found))
+
+
+def _run_exact(v: Values, seed: int, progress: Progress) -> Outcome:
+    """Look-ups for keys by the shipped core; churn, adversaries and hedging times are not among what it takes."""
+    if v["target"] != "key" or v["adversaries"] > 0 or v["nodes"] > EXACT_NODES:
+        raise UsageError(
+            "simulation-parameters", f"engine exact looks for keys (target=key), without adversaries, among at most {EXACT_NODES} nodes"
+        )
+    rto_s = v["timeout-s"]
+    shipped = Parameters(
+        k=v["k"], alpha=v["alpha"], resiliency=v["resiliency"], paths=v["disjoint"], first_rto_s=rto_s, min_rto_s=rto_s, max_rto_s=rto_s
+    )
+    world = ExactNetwork(v["nodes"], seed=seed, parameters=shipped, dead=v["dead"], loss=v["loss"], validate_every=101)
+    progress(0.3)
+    found = world.found(world.look_up(v["lookups"], width=v["resiliency"]))
+    metrics = window_metrics(found) | {"events": world.engine.events, "datagrams": world.network.sent, "bytes": world.network.sent_bytes}
     progress(1.0)
     return Outcome(metrics, plots(metrics, found))
 
