@@ -6,7 +6,7 @@ Ids may be given as a unique prefix or as "last". Methods without ``async`` only
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +65,14 @@ class Calls(Protocol):
     async def append(self, ref: str, first: int, data: bytes) -> int: ...  # one frame; how many calls there are on disk now
     async def finish(self, ref: str) -> None: ...
     def outcomes(self, ref: str, *, after: tuple[int, int], failed: int, wait_s: float) -> AsyncIterator[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """``size`` bytes, made while they are sent."""
+
+    size: int
+    pieces: AsyncIterator[bytes]
 
 
 class Chief(Protocol):
@@ -144,10 +152,9 @@ class Chief(Protocol):
     # -- a worker that speaks REST (P5); ``worker_key``: hex public key proven by the bearer token
     async def rest_join(self, body: dict[str, Any], remote: str) -> dict[str, Any]: ...
     async def rest_next(self, worker: str, wait_s: float) -> bytes | None: ...  # a Run frame, or nil: nothing now
-    async def rest_result(
-        self, worker: str, frame: bytes, wait_s: float
-    ) -> bytes | None: ...  # accepts an Outcome frame, gives the next Run
-    async def rest_fragments(self, worker: str, token: int, job: str, first: int, count: int) -> bytes: ...
+    # accepts an Outcome frame, gives the next Run; ``on_taken``: the frame is on disk, or refused, and kept no longer
+    async def rest_result(self, worker: str, frame: bytes, wait_s: float, on_taken: Callable[[], None]) -> bytes | None: ...
+    async def rest_fragments(self, worker: str, token: int, job: str, first: int, count: int) -> Streamed: ...
     async def rest_processor(self, worker: str, digest: str) -> bytes: ...
     async def rest_wheels(self, worker: str, job: str) -> bytes: ...  # a WheelsAre frame
     async def rest_wheel(self, worker: str, job: str, digest: str) -> StoredFile: ...  # digest: hex SHA-256 out of that list

@@ -94,6 +94,11 @@ class LongLeases:
         else:
             self.granted(token, now)
 
+    def of_worker(self, worker: str) -> list[LongLease]:
+        """The rows of before that a worker may still be running."""
+        waiting = [row for rows in self._before.values() for row in rows]
+        return [row for row in (*self._held.values(), *waiting) if row.worker == worker]
+
     def let_go(self, *, worker: str = "", job: str = "") -> list[LongLease]:
         """Hold ranges back no longer for this worker, which came back without them, or this job, which is over."""
         return self._drop([row for row in self._held.values() if worker == row.worker or job == row.job])

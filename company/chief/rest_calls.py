@@ -17,11 +17,12 @@ import trio
 from company import messages as m
 from company.chief import events as ev
 from company.chief.engine import Engine
+from company.chief.rest_join import Held, held_untrusted
 from company.chief.rest_outbox import Outbox, Said
 from company.chief.sessions import Processors, Session
 from p2p.base.errors import ParallelError, PeerError, Reason, Unavailable
 from p2p.base.frames import encode_frame_of
-from p2p.net.http_client import HttpClient
+from p2p.net.http_client import HttpClient, HttpReply
 
 PING_BUSY_S = 2.0  # while it holds leases
 PING_IDLE_S = 15.0
@@ -32,7 +33,7 @@ SILENT_AFTER_S = 60.0  # for a worker without an address, which must call
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 1.0
 SEEK_S = (0.5, 2.0, 5.0, 10.0, 30.0, 60.0)  # pauses between looks for one that is gone; the last one again and again
 SEEK_FOR_S = 3600.0
-MAX_ANSWER_BYTES = 64 << 10
+MAX_ANSWER_BYTES = 512 << 10
 MAX_DELIVERED = 8192
 BYTES = "application/octet-stream"
 _log = logging.getLogger("company.chief.rest")
@@ -57,6 +58,9 @@ class RestWorker:
     given: tuple[float, Sequence[Said]] = (0.0, ())
     lock: trio.Lock = field(default_factory=trio.Lock)
     delivered: set[int] = field(default_factory=set)  # tokens of Runs that it has, as far as one can tell
+    is_of_before: bool = False  # remembered from before this chief's start, and not heard since
+    claims: Held | None = None  # what it said last that it holds; nil: it did not say
+    shown: Held = ()  # leases whose results it brought, when it had not said what it holds
     is_served: bool = False  # a task looks after it
     is_over: bool = False  # it left, was removed, or joined anew
 
@@ -140,7 +144,7 @@ class RestCalls:
             return await self._send_processor(client, worker, processor)
         taken = worker.outbox.take(worker.has.__contains__)
         try:
-            status = await self._post(client, worker, "/activate/data-fragment", b"".join(s.data for s in taken))
+            status = (await self._post(client, worker, "/activate/data-fragment", b"".join(s.data for s in taken))).status
             if status >= 500:
                 raise Unavailable("worker-not-ready", f"it answered {status}")
         except BaseException:
@@ -158,7 +162,7 @@ class RestCalls:
     async def _send_processor(self, client: HttpClient, worker: RestWorker, digest: bytes) -> bool:
         message, archive = await self._processors.processor(digest)
         head, body = encode_frame_of(message.as_array(), [archive])
-        status = await self._post(client, worker, "/processor", head + body)
+        status = (await self._post(client, worker, "/processor", head + body)).status
         if status in (200, 204):
             worker.has.add(digest)
             return True
@@ -172,30 +176,31 @@ class RestCalls:
             self._engine().post(ev.WorkerBlocked(worker=worker.id, job=job, reason=reason))
         return True
 
-    async def _post(self, client: HttpClient, worker: RestWorker, path: str, body: bytes) -> int:
+    async def _post(self, client: HttpClient, worker: RestWorker, path: str, body: bytes) -> HttpReply:
         headers = {"Authorization": f"Bearer {worker.callback}", "Content-Type": BYTES}
-        reply = await client.request(
+        return await client.request(
             "POST", f"{worker.address}{path}", headers=headers, body=body, timeout_s=CALL_TIMEOUT_S if body else PING_TIMEOUT_S,
             max_bytes=MAX_ANSWER_BYTES,
         )  # fmt: skip
-        return reply.status
 
     async def _seek(self, client: HttpClient, worker: RestWorker) -> bool:
         """Ask ever more rarely whether it is there again; True as soon as it is here, by its answer or its own call."""
         until = trio.current_time() + SEEK_FOR_S
         number = 0
         while trio.current_time() < until and not worker.is_over:
-            with trio.move_on_after(SEEK_S[min(number, len(SEEK_S) - 1)]):
+            pause_s = SEEK_S[min(number, len(SEEK_S) - 1)]
+            with trio.move_on_after(0 if worker.is_of_before and not number else pause_s):  # after a start work waits for it
                 await worker.outbox.changed.wait()
             number += 1
             if worker.is_here or worker.is_over:
                 return True
             try:
-                status = await self._post(client, worker, "/activate/data-fragment", b"")
+                reply = await self._post(client, worker, "/activate/data-fragment", b"")
+                worker.claims = held_untrusted(reply.body) if reply.status == 200 else None
             except ParallelError:
                 continue
-            if status == 401:
+            if reply.status == 401:
                 return False  # another process has got the address
-            if status in (200, 204):
+            if reply.status in (200, 204):
                 return True
         return False

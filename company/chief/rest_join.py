@@ -6,6 +6,7 @@ The chief calls no other address than the one named here, follows no redirect, a
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ from p2p.base.errors import MalformedMessage
 
 _SECRET = re.compile(r"[0-9a-f]{64}")
 MAX_TEXT = 4096
+Held = tuple[tuple[int, str, int, int], ...]  # token, job, first, count
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,21 @@ def join_untrusted(body: dict[str, Any], remote: str) -> JoinAsked:
     except MalformedMessage as error:
         raise _invalid("machine", f"machine must be the array of Machine: {error.text}") from None
     return JoinAsked(token, worker, bearer, address, callback, machine)
+
+
+def held_untrusted(body: bytes) -> Held | None:
+    """The leases that a worker's answer lists in ``held``; nil when it says nothing of them. Raises only `MalformedMessage`."""
+    if not body:
+        return None
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        raise MalformedMessage("the worker's answer is not JSON") from None
+    listed = said.get("held") if isinstance(said, dict) else None
+    if listed is None:
+        return None
+    resume = m.Resume.parse_untrusted([m.Resume.code, "held", listed, 0])
+    return tuple((token, job, first, count) for token, job, first, count, _ in resume.held)
 
 
 def checked_address(text: str, remote: str) -> str:

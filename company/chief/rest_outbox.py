@@ -33,6 +33,10 @@ class Said:
     token: int | None = None
     job: str | None = None
 
+    def without_run(self) -> Said:
+        """What to remember of it: a Run can be made again, and its fragments are kept in memory once only."""
+        return self if self.token is None else Said(b"", self.token, self.job)
+
     @property
     def is_job(self) -> bool:
         return self.job is not None and self.token is None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from typing import Any
@@ -21,28 +22,38 @@ import trio
 from company import messages as m
 from company.chief import events as ev
 from company.chief.engine import Engine
-from company.chief.facade import Conflict, Invalid, Refused, StoredFile, TooLarge
+from company.chief.facade import Conflict, Invalid, Refused, StoredFile, Streamed
 from company.chief.gate import Gate, machine_of
 from company.chief.library import Library
 from company.chief.requirement_wheels import RequirementWheels
 from company.chief.rest_calls import RestCalls, RestWorker
-from company.chief.rest_join import join_untrusted
+from company.chief.rest_fragments import fragments_of, run_frame
+from company.chief.rest_join import Held, join_untrusted
 from company.chief.rest_outbox import Outbox, Said
 from company.chief.sessions import Sessions
 from company.chief.store import meta
 from company.chief.store.store import Store
 from p2p.base.errors import MalformedMessage, ParallelError, Unavailable
-from p2p.base.frames import Frame, FrameParser, encode_frame, encode_frame_of
+from p2p.base.frames import Frame, FrameParser, encode_frame_of
 from p2p.base.schema import Message, parse_any_untrusted
 from p2p.net.http_client import open_http_client
 
 COMMIT_DEADLINE_S = 30.0
-MAX_FRAGMENT_BYTES = 256 << 20  # of one answer
 MAX_ANSWERED = 256  # frames remembered, to tell a repeated one
 MAX_KEPT_ANSWERS = 8  # of these, how many with what was answered
 REPEAT_AFTER_S = 10.0  # a batch given in answer to a question, of which nothing was heard, is given again
-FROM_WORKER = (m.Outcome, m.Failed, m.Recalled, m.JobBlocked, m.SlotState, m.Status, m.Artifact, m.Bye)
+FROM_WORKER = (m.Resume, m.Outcome, m.Failed, m.Recalled, m.JobBlocked, m.SlotState, m.Status, m.Artifact, m.Bye)
 _log = logging.getLogger("company.chief.rest")
+
+
+@dataclass(slots=True)
+class Taken:
+    """What became of the frames of one body."""
+
+    again: list[Said] = field(default_factory=list)  # answers to frames that came before
+    waiting: list[trio.Event] = field(default_factory=list)  # set when their frames are on disk
+    fresh: list[bytes] = field(default_factory=list)  # digests of frames that came for the first time
+    is_stale: bool = False
 
 
 class RestWorkers:
@@ -75,7 +86,7 @@ class RestWorkers:
             kept = await self._store.read(partial(meta.get, key=_key(row.id)))
             if kept is not None:
                 address, callback = msgpack.unpackb(kept)
-                worker = RestWorker(row.id, address, callback, machine)
+                worker = RestWorker(row.id, address, callback, machine, is_of_before=True)
                 self._know(worker)
                 self._serve(worker)
 
@@ -121,7 +132,7 @@ class RestWorkers:
         self._serve(entry)
         return {"worker": worker, "token": bearer, "supervisor": self._supervisor}
 
-    async def _enter(self, worker: RestWorker, held: tuple[tuple[int, str, int, int], ...]) -> None:
+    async def _enter(self, worker: RestWorker, held: Held) -> None:
         """Open its session. Raises `Refused` when it is no worker any more."""
         row = self._gate.workers.get(worker.id)
         if row is None:
@@ -138,12 +149,25 @@ class RestWorkers:
         async with worker.lock:
             if worker.is_here or worker.is_over:
                 return
-            held = [x for x in self._engine.state.leases.of_worker(worker.id) if x.token in worker.delivered]
+            held = self._held_of(worker)
+            worker.delivered.update(token for token, _, _, _ in held)
             try:
-                await self._enter(worker, tuple((x.token, x.job, x.first, x.count) for x in held))
+                await self._enter(worker, held)
+                worker.is_of_before, worker.claims, worker.shown = False, None, ()
             except ParallelError as error:
                 _log.info("worker %s cannot come back: %s", worker.id, error.text)
                 worker.is_over = True
+
+    def _held_of(self, worker: RestWorker) -> Held:
+        """What it holds. A chief that started anew takes its word for it, or where it says nothing, the rows of long leases."""
+        state = self._engine.state
+        if not worker.is_of_before:
+            mine = [x for x in state.leases.of_worker(worker.id) if x.token in worker.delivered]
+            return tuple((x.token, x.job, x.first, x.count) for x in mine)
+        if worker.claims is not None:
+            return worker.claims
+        rows = {x.token: (x.token, x.job, x.first, x.count) for x in state.leases_of_before(worker.id)}
+        return tuple(({said[0]: said for said in worker.shown} | rows).values())
 
     async def _leave(self, worker: RestWorker) -> None:
         session, worker.session = worker.session, None
@@ -154,11 +178,16 @@ class RestWorkers:
         worker.is_over = worker.is_over or session.said_bye or worker.id not in self._gate.workers
         await self._gate.seen(worker.id)
 
-    async def _here(self, worker: str) -> RestWorker:
-        """The worker that calls, with a session. Raises `Refused` when it is none."""
+    async def _here(self, worker: str, messages: Iterable[tuple[Message, Frame]] = ()) -> RestWorker:
+        """The worker that calls, with a session; ``messages``: what it says. Raises `Refused` when it is none."""
         entry = self._known.get(worker)
         if entry is not None and not entry.is_here:
             entry.is_over = False
+            for message, _ in messages:
+                if isinstance(message, m.Outcome) and entry.is_of_before:
+                    entry.shown += ((message.token, message.job, message.first, message.count),)
+                elif isinstance(message, m.Resume):
+                    entry.claims = tuple((token, job, first, count) for token, job, first, count, _ in message.held)
             await self._revive(entry)
             if entry.is_here:
                 self._serve(entry)
@@ -169,54 +198,62 @@ class RestWorkers:
         return entry
 
     # ---- the calls -----------------------------------------------------------------------------------------------------------
-    async def result(self, worker: str, body: bytes, wait_s: float) -> bytes | None:
-        """Take frames; answer what is next, or nil. Raises `Conflict` stale-lease, `MalformedMessage`, `Unavailable`."""
-        messages = messages_untrusted(body)
-        entry = await self._here(worker)
+    async def result(self, worker: str, body: bytes, wait_s: float, on_taken: Callable[[], None]) -> bytes | None:
+        """Take frames; answer what is next, or nil. ``on_taken``: called when nothing of ``body`` is kept any more.
+
+        Raises `Conflict` stale-lease, `MalformedMessage`, `Unavailable`.
+        """
+        messages = deque(messages_untrusted(body))
+        del body
+        entry = await self._here(worker, messages)
         entry.calls_open += 1
         try:
-            again: list[Said] = []
-            waiting: list[trio.Event] = []
-            fresh: list[bytes] = []
-            stale = False
-            for message, frame in messages:
-                digest = _digest(frame)
-                if digest in entry.answered:
-                    again += [s for s in entry.answered[digest] if s not in again]
-                if isinstance(message, (m.Outcome, m.Failed)):
-                    if digest in entry.pending:  # the same again, while the first is on its way to the disk
-                        waiting.append(entry.pending[digest])
-                    elif digest not in entry.answered:
-                        ack = await self._take(entry, message, frame)
-                        if message.token in entry.outbox.stale:
-                            stale = True
-                            continue
-                        entry.pending[digest] = ack
-                        waiting.append(ack)
-                        fresh.append(digest)
-                else:
-                    await self._sessions.on_message(entry.session, message, frame)  # type: ignore[arg-type]
-                    fresh.append(digest)
-                job = getattr(message, "job", None)
-                if job is not None and not isinstance(message, m.JobBlocked):
-                    entry.outbox.knows_job(job)
-            await _all_set(waiting)
-            for digest in fresh:
+            taken = await self._take_all(entry, messages)
+            await _all_set(taken.waiting)
+            on_taken()
+            for digest in taken.fresh:
                 entry.pending.pop(digest, None)
             if entry.session is not None and entry.session.said_bye:
                 await self._leave(entry)
                 return None
-            if stale:
-                _remember(entry, fresh, [])
+            if taken.is_stale:
+                _remember(entry, taken.fresh, [])
                 raise Conflict("stale-lease", "This lease is over: the work was done elsewhere, or dropped.")
             if not entry.is_here:
                 raise Unavailable("worker-left", "This worker's session ended while its results were written; send them again.")
-            said = await self._next(entry, again, wait_s)
-            _remember(entry, fresh, said)
+            said = await self._next(entry, taken.again, wait_s)
+            _remember(entry, taken.fresh, said)
             return _body(said)
         finally:
             entry.calls_open -= 1
             entry.outbox.wake()
+
+    async def _take_all(self, entry: RestWorker, messages: deque[tuple[Message, Frame]]) -> Taken:
+        """Give every message to the machine; nothing of them is kept here afterwards."""
+        taken = Taken()
+        while messages:
+            message, frame = messages.popleft()
+            digest = _digest(frame)
+            if digest in entry.answered:
+                taken.again += [s for s in entry.answered[digest] if s not in taken.again]
+            if isinstance(message, (m.Outcome, m.Failed)):
+                if digest in entry.pending:  # the same again, while the first is on its way to the disk
+                    taken.waiting.append(entry.pending[digest])
+                elif digest not in entry.answered:
+                    ack = await self._take(entry, message, frame)
+                    if message.token in entry.outbox.stale:
+                        taken.is_stale = True
+                        continue
+                    entry.pending[digest] = ack
+                    taken.waiting.append(ack)
+                    taken.fresh.append(digest)
+            elif not isinstance(message, m.Resume):  # that was for `_here`
+                await self._sessions.on_message(entry.session, message, frame)  # type: ignore[arg-type]
+                taken.fresh.append(digest)
+            job = getattr(message, "job", None)
+            if job is not None and not isinstance(message, m.JobBlocked):
+                entry.outbox.knows_job(job)
+        return taken
 
     async def _take(self, entry: RestWorker, message: m.Outcome | m.Failed, frame: Frame) -> trio.Event:
         """Give one outcome to the machine; the event is set when it is on disk, or was refused."""
@@ -242,7 +279,7 @@ class RestWorkers:
             again = given if trio.current_time() - at > REPEAT_AFTER_S else ()
             said = await self._next(entry, again, wait_s)
             if said:
-                entry.given = (trio.current_time(), said)
+                entry.given = (trio.current_time(), [s.without_run() for s in said])
             return _body(said)
         finally:
             entry.calls_open -= 1
@@ -265,33 +302,21 @@ class RestWorkers:
         """Of an answer that may have been lost, what still counts."""
         leases = self._engine.state.leases
         runs = {s.job for s in again if s.token is not None and leases.is_current(s.token, entry.id)}
-        return [s for s in again if s.job in runs and (s.token is None or leases.is_current(s.token, entry.id))]
+        made = [s if s.token is None else self._run_again(s) for s in again if s.job in runs]
+        return [s for s in made if s is not None and (s.token is None or leases.is_current(s.token, entry.id))]
 
-    async def fragments(self, worker: str, token: int, job: str, first: int, count: int) -> bytes:
-        """One Run frame with fragments of a lease. Raises `Conflict` unless the worker holds it."""
+    def _run_again(self, said: Said) -> Said | None:
+        """Its Run, made anew; nil when some of it has results, so that the worker has had it."""
+        lease = self._engine.state.leases.get(said.token or 0)
+        runtime = self._engine.runtimes.get(said.job or "")
+        if lease is None or runtime is None or not runtime.window.has(lease.first, lease.count):
+            return None
+        return run_frame(lease, runtime)
+
+    async def fragments(self, worker: str, token: int, job: str, first: int, count: int) -> Streamed:
+        """One Run frame with fragments of a lease. Raises `Conflict` unless the worker holds it, `Invalid`, `TooLarge`."""
         await self._here(worker)
-        lease = self._engine.state.leases.get(token)
-        runtime = self._engine.runtimes.get(job)
-        if lease is None or runtime is None or (lease.worker, lease.job) != (worker, job):
-            raise Conflict("stale-lease", "No lease of this worker has this number.")
-        if not lease.first <= first < first + count <= lease.first + lease.count:
-            text = f"The lease is of fragments {lease.first}..{lease.first + lease.count - 1}."
-            raise Invalid("not-in-lease", text, errors=[{"path": "count", "detail": text}])
-        if not runtime.window.has(first, count):
-            raise Conflict("stale-lease", "These fragments have their results already.")
-        sizes, bodies, large = runtime.window.cut(first, count)
-        total = int(sizes.sum(dtype=np.uint64)) + sum(f.size for f in large.values())
-        if total > MAX_FRAGMENT_BYTES:
-            raise TooLarge("fragments-too-large", f"{total} bytes are too many for one answer.", limit=MAX_FRAGMENT_BYTES, actual=total)
-        body = b"".join(bodies)
-        if large:
-            items = _cut(sizes, body)
-            for index, spooled in large.items():
-                items[index - first] = await trio.Path(spooled.path).read_bytes()
-            sizes, body = np.array([len(item) for item in items], dtype="<u4"), b"".join(items)
-        run = m.Run(token, lease.slot[1], job, first, count, lease.attempt, ())
-        head, tail = encode_frame(run.as_array(), sizes, body)
-        return head + bytes(tail)
+        return fragments_of(self._engine.state.leases.get(token), self._engine.runtimes.get(job), worker, job, first, count)
 
     async def processor(self, worker: str, digest: str) -> bytes:
         """The frame of a signed processor. Raises `NotFound`."""
@@ -337,8 +362,9 @@ async def _all_set(events: list[trio.Event]) -> None:
 
 def _remember(entry: RestWorker, digests: list[bytes], said: list[Said]) -> None:
     """These frames were dealt with; when one comes again its answer was lost."""
+    kept = [s.without_run() for s in said]
     for digest in digests:
-        entry.answered[digest] = said
+        entry.answered[digest] = kept
         entry.answered.move_to_end(digest)
         entry.recent.append(digest)
     while len(entry.recent) > MAX_KEPT_ANSWERS:
@@ -354,11 +380,6 @@ def _digest(frame: Frame) -> bytes:
     hashed.update(np.ascontiguousarray(frame.sizes).tobytes())
     hashed.update(frame.body)
     return hashed.digest()
-
-
-def _cut(sizes: Any, body: bytes) -> list[bytes]:
-    ends = np.cumsum(sizes, dtype=np.int64).tolist()
-    return [body[end - int(size) : end] for size, end in zip(sizes.tolist(), ends, strict=True)]
 
 
 def _body(said: list[Said]) -> bytes | None:

@@ -29,7 +29,7 @@ from company.chief.checkup import checkup
 from company.chief.commit import Committer
 from company.chief.desk import JobDesk
 from company.chief.engine import Engine
-from company.chief.facade import Principal, StoredFile
+from company.chief.facade import Principal, StoredFile, Streamed
 from company.chief.feed import Feed
 from company.chief.fleet import Fleet
 from company.chief.gate import Gate
@@ -294,10 +294,10 @@ class ChiefService:
     async def rest_next(self, worker: str, wait_s: float) -> bytes | None:
         return await self.rest.next_batch(worker, wait_s)
 
-    async def rest_result(self, worker: str, frame: bytes, wait_s: float) -> bytes | None:
-        return await self.rest.result(worker, frame, wait_s)
+    async def rest_result(self, worker: str, frame: bytes, wait_s: float, on_taken: Callable[[], None]) -> bytes | None:
+        return await self.rest.result(worker, frame, wait_s, on_taken)
 
-    async def rest_fragments(self, worker: str, token: int, job: str, first: int, count: int) -> bytes:
+    async def rest_fragments(self, worker: str, token: int, job: str, first: int, count: int) -> Streamed:
         return await self.rest.fragments(worker, token, job, first, count)
 
     async def rest_processor(self, worker: str, digest: str) -> bytes:

@@ -111,6 +111,10 @@ class ChiefState:
         """After a start, before jobs are added: ranges of long leases wait for their workers through the grace."""
         self._presence.hold_back(rows, now)
 
+    def leases_of_before(self, worker: str) -> list[LongLease]:
+        """After a start: the long leases that a worker may still be running."""
+        return self._books.long.of_worker(worker)
+
     # ---- the table -----------------------------------------------------------------------------------------------------
     def _apply(self, event: ev.Event, now: Monotonic) -> list[ev.Effect]:
         match event:

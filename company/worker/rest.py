@@ -17,13 +17,17 @@ params are values of `p2p.base.codec`. An independent worker needs no more than 
    ``GET {chief}/processor/{hex digest}``, which answers the same frame.
 3. The chief sends ``POST {worker}/activate/data-fragment``: frames JobIs (item 0 params; before a Run, may repeat) and Run (items: the
    fragments; none when ``count`` are to be fetched by 4), at times Cancel, Recall, JobOver, Drain, Undrain, Ack, Stale. ``slot`` and
-   ``token`` (the lease) are in Run. Answer 200. An empty body asks whether the worker lives.
+   ``token`` (the lease) are in Run. Answer 200. An empty body asks whether the worker lives; the answer may then say what it holds, as
+   JSON: ``{"held": [[token, job, first, count, "running" | "done" | "queued"], ...]}``.
 4. ``GET {chief}/data-fragment/{n}?job=ID&count=K`` with ``Company-Lease: TOKEN``: one Run frame with items ``n .. n+K-1``; also for a
    fragment that Run.blobs lists, whose item is empty there, with K = 1.
 5. ``POST {chief}/upload/result-fragment``: one Outcome frame (items: status u8[count], duration_us u32[count], logs, then the results; may
    come in parts, ``last`` ends the lease), or Failed, Recalled, JobBlocked, SlotState, Status, Artifact; several frames may share a body.
    Answer 200 with frames as in 3, or 204: on disk, and nothing to do until activated. 409: the lease is gone. Sending the same
-   Outcome again is answered like the first time.
+   Outcome again is answered like the first time. Since the last call the chief may have started anew: Resume in front of the other frames
+   says what is held, and that is not run elsewhere. Of a worker that never says so, only leases older than 5 s are known again; a result
+   of before a restart counts only with the input_digest of what was sent.
+   503 bodies-full: too much comes at once; send it again.
 
 6. ``GET {chief}/wheels/{job}``: a WheelsAre frame; ``GET {chief}/wheels/{job}/{hex SHA-256}``: one of its files. For workers whose owner
    lets packages bring what they require (JobIs.requirements); the others answer the job with JobBlocked.
@@ -35,10 +39,10 @@ A result larger than 4 MiB travels inside its Outcome here; what does not fit in
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -48,6 +52,7 @@ import trio
 
 from company import messages as m
 from company.worker.batch import Batch
+from company.worker.blob_sink import MAX_HEAD_BYTES, BlobSink
 from company.worker.link import Refusal
 from company.worker.results import HeldResults, Part
 from company.worker.retry import wait_before_attempt_s
@@ -59,8 +64,8 @@ from p2p.net.http_client import HttpClient, HttpReply
 log = logging.getLogger(__name__)
 CALL_TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 40 << 20
-MAX_FRAGMENT_BYTES = 256 << 20
 MAX_CONTROL = 1024
+FORGOTTEN_AFTER_S = 0.5  # since the last call that went well; a chief that starts anew takes longer
 OK = (200, 201, 202, 204)
 
 
@@ -70,21 +75,26 @@ class RestPort(Protocol):
     async def on_message(self, message: Message, frame: Frame) -> None: ...
     def on_acked(self, token: int, first: int) -> None: ...
     def on_stale(self, token: int) -> None: ...
+    def held(self) -> tuple[m.Held, ...]: ...
 
 
 class RestLink:
     """Calls the chief; the other direction is `company.worker.api`."""
 
-    def __init__(self, client: HttpClient, *, chief: str, bearer: str, results: HeldResults, port: RestPort, rng: Random) -> None:
+    def __init__(
+        self, client: HttpClient, *, chief: str, worker: str, bearer: str, results: HeldResults, port: RestPort, rng: Random
+    ) -> None:
         self._client = client
         self._chief = chief.rstrip("/")
         self._headers = {"Authorization": f"Bearer {bearer}"}
+        self._worker = worker
         self._results = results
         self._port = port
         self._rng = rng
         self._control: deque[Message] = deque(maxlen=MAX_CONTROL)
         self._wanted: deque[m.NeedProcessor] = deque()
         self._work = trio.Event()
+        self._known_at = trio.current_time()
 
     @property
     def wheels(self) -> RestLink:
@@ -136,9 +146,12 @@ class RestLink:
         part = self._results.next_unsent()
         sent = list(self._control)
         pieces = [encode(message) for message in sent]
+        if trio.current_time() - self._known_at > FORGOTTEN_AFTER_S:  # say what is held before a result says it by itself
+            pieces.insert(0, encode(m.Resume(self._worker, self._port.held())))
         if part is not None:
             pieces.append(self._encode_part(part))
         reply = await self._call("POST", "/upload/result-fragment", body=b"".join(pieces))
+        self._known_at = trio.current_time()
         for message in sent:
             if self._control and self._control[0] is message:
                 self._control.popleft()
@@ -175,20 +188,23 @@ class RestLink:
 
     async def fragments(self, token: int, job: str, first: int, count: int) -> Frame:
         """Fetch fragments of a lease. Raises `Unavailable`, `PeerError`."""
-        reply = await self._call("GET", f"/data-fragment/{first}?job={job}&count={count}", lease=token, max_bytes=MAX_FRAGMENT_BYTES)
+        reply = await self._call("GET", f"/data-fragment/{first}?job={job}&count={count}", lease=token)
         if reply.status != 200:
             raise Unavailable("fragment-refused", f"the chief gave no fragments ({reply.status})")
-        frames = FrameParser(max_body=MAX_FRAGMENT_BYTES).feed_untrusted(reply.body)
+        frames = FrameParser(max_body=MAX_ANSWER_BYTES).feed_untrusted(reply.body)
         if len(frames) != 1 or len(frames[0].sizes) != count:
             raise MalformedMessage(f"{count} fragments were asked for")
         return frames[0]
 
     async def fetch_blob(self, batch: Batch, offset: int, size: int, digest: bytes, path: Path) -> None:
         """Fetch one large fragment into ``path``. Raises `Unavailable`, `PeerError`, `OSError`."""
-        frame = await self.fragments(batch.token, batch.job, batch.first + offset, 1)
-        if len(frame.body) != size or hashlib.blake2b(frame.body, digest_size=32).digest() != digest:
+        with BlobSink(path, size) as sink:
+            where = f"/data-fragment/{batch.first + offset}?job={batch.job}&count=1"
+            reply = await self._call("GET", where, lease=batch.token, max_bytes=size + MAX_HEAD_BYTES, sink=sink.feed_untrusted)
+        if reply.status != 200:
+            raise Unavailable("fragment-refused", f"the chief gave no fragment ({reply.status})")
+        if sink.digest() != digest:
             raise PeerError("blob-wrong-digest", f"fragment {batch.first + offset} is not what was announced")
-        await trio.Path(path).write_bytes(frame.body)
 
     async def wheel_list(self, job: str) -> tuple[bytes, bytes]:
         """The signed list of the wheels that a job requires: (body, signature). Raises `Unavailable` with the chief's code, `PeerError`."""
@@ -202,21 +218,22 @@ class RestLink:
 
     async def wheel(self, job: str, sha256: bytes, size: int, path: Path) -> None:
         """Write one wheel into ``path``; the caller checks its digest. Raises `Unavailable`, `PeerError`, `OSError`."""
-        reply = await self._call("GET", f"/wheels/{job}/{sha256.hex()}", max_bytes=min(size, MAX_FRAGMENT_BYTES))
+        with path.open("wb") as file:
+            reply = await self._call("GET", f"/wheels/{job}/{sha256.hex()}", max_bytes=size, sink=file.write)
         if reply.status != 200:
             raise Unavailable("wheel-refused", f"the chief gave no wheel ({reply.status})")
-        await trio.Path(path).write_bytes(reply.body)
 
     async def _call(
-        self, method: str, path: str, *, body: bytes | None = None, lease: int | None = None, max_bytes: int = MAX_ANSWER_BYTES
-    ) -> HttpReply:
+        self, method: str, path: str, *, body: bytes | None = None, lease: int | None = None, max_bytes: int = MAX_ANSWER_BYTES,
+        sink: Callable[[bytes], object] | None = None,
+    ) -> HttpReply:  # fmt: skip
         headers = dict(self._headers)
         if lease is not None:
             headers["Company-Lease"] = str(lease)
         if body is not None:
             headers["Content-Type"] = "application/octet-stream"
         reply = await self._client.request(
-            method, self._chief + path, headers=headers, body=body, timeout_s=CALL_TIMEOUT_S, max_bytes=max_bytes
+            method, self._chief + path, headers=headers, body=body, timeout_s=CALL_TIMEOUT_S, max_bytes=max_bytes, sink=sink
         )
         if reply.status in (401, 403):
             raise Refusal(problem_code(reply) or "worker-unknown", "the chief does not accept this worker's token any more")

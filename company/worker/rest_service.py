@@ -67,6 +67,9 @@ class Inbound:
     def on_stale(self, token: int) -> None:
         self._worker.on_stale(token)
 
+    def held(self) -> tuple[m.Held, ...]:
+        return self._worker.held()
+
     def health(self) -> dict[str, object]:
         return self._worker.health()
 
@@ -107,7 +110,9 @@ async def open_rest(
         membership = await _enter(client, chief, body, known, token, rng)
         membership.extra.update(chief=chief, callback=callback)
         save_membership(home.root, membership)
-        link = ReadyLink(client, chief=chief, bearer=membership.extra["bearer"], results=worker.results, port=inbound, rng=rng)
+        link = ReadyLink(
+            client, chief=chief, worker=membership.worker, bearer=membership.extra["bearer"], results=worker.results, port=inbound, rng=rng
+        )
         link.worker = worker
         inbound.link = link
         yield membership, link

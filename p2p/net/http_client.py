@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -21,6 +21,10 @@ from p2p.net.tls import WrongKey, client_context
 
 DEFAULT_MAX_BYTES = 16 << 20
 MAX_PINNED_KEYS = 1024
+
+
+class _SinkFailed(Exception):
+    """What takes an answer's body could not write it; the cause says why."""
 
 
 class HttpReply(NamedTuple):
@@ -71,9 +75,11 @@ class HttpClient:
         pin_key: bytes | None = None,
         ssl_context: ssl.SSLContext | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        sink: Callable[[bytes], object] | None = None,
     ) -> HttpReply:
         """One request and its whole answer, whatever its status. ``pin_key``: the Ed25519 key an https server must show.
 
+        ``sink``: gets the body of a 200 piece by piece, on the loop's thread, in place of the reply; what it raises ends the request.
         Raises: `Unavailable` "unreachable", "timeout"; `PeerError` "wrong-key", "answer-too-large", "bad-answer".
         """
         context: ssl.SSLContext | bool = ssl_context or True
@@ -91,12 +97,17 @@ class HttpClient:
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as response:
                 parts: list[bytes] = []
+                take = sink if sink is not None and response.status == 200 else parts.append
                 left = max_bytes
                 if (response.content_length or 0) > max_bytes and method != "HEAD":
                     left = -1
                 while left >= 0 and (data := await response.content.read(256 << 10)):
-                    parts.append(data)
                     left -= len(data)
+                    if left >= 0:
+                        try:
+                            take(data)
+                        except OSError as error:  # not the peer's fault
+                            raise _SinkFailed from error
                 if left < 0:
                     response.close()
                     raise PeerError("answer-too-large", f"the answer of {url} is larger than {max_bytes} bytes", peer=url, limit=max_bytes)
@@ -105,6 +116,8 @@ class HttpClient:
         try:
             reply: HttpReply = await aio_as_trio(exchange)()
             return reply
+        except _SinkFailed as error:
+            raise error.__cause__ or error from None
         except TimeoutError:
             raise Unavailable("timeout", f"{url} did not answer within {timeout_s:g} s", peer=url) from None
         except aiohttp.ClientConnectorCertificateError as error:

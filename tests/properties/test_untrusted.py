@@ -38,7 +38,7 @@ from company.chief.api.uploads import kind_untrusted
 from company.chief.facade import Invalid
 from company.chief.logs import parse_log_untrusted, tails_untrusted
 from company.chief.outcome_cut import cut_outcome_untrusted
-from company.chief.rest_join import join_untrusted
+from company.chief.rest_join import held_untrusted, join_untrusted
 from company.chief.rest_workers import _digest_untrusted
 from company.chief.rest_workers import messages_untrusted as messages_of_a_worker_untrusted
 from company.chief.segments import header_of_untrusted
@@ -56,6 +56,7 @@ from company.tokens import JoinToken, encode_token, parse_token_untrusted
 from company.views import JobSubmit
 from company.wheel_list import ENVELOPE_TYPE, NO_NETWORK, open_wheels_untrusted
 from company.worker.batch import Batch, JobSpec
+from company.worker.blob_sink import BlobSink
 from company.worker.frames import Expected, outcome_untrusted, words_untrusted
 from company.worker.rest import messages_untrusted
 from company.worker.results import Part
@@ -194,6 +195,13 @@ def join(data: bytes) -> object:
     return join_untrusted(body, "127.0.0.1") if isinstance(body, dict) else None
 
 
+def blob(data: bytes) -> object:
+    with BlobSink(Path(os.devnull), 3) as sink:
+        for at in range(0, len(data), 5):
+            sink.feed_untrusted(data[at : at + 5])
+        return sink.digest()
+
+
 SPARE = "spare/v1/x86_64/py3.11/none"
 
 
@@ -254,6 +262,8 @@ CASES = (
     Case("company/cluster/wire.py:_array_untrusted", lambda d: cluster._array_untrusted(d, (int, str)), (msgpack.packb([1, "a"]),)),
     Case("company/cluster/wire.py:_typed_untrusted", lambda d: cluster._typed_untrusted([d], (bytes,)), (b"x",)),
     Case("company/chief/rest_join.py:join_untrusted", join, (JOIN.encode(),), HTTP),
+    Case("company/chief/rest_join.py:held_untrusted", held_untrusted, (b'{"accepted": 0, "held": [[7, "j", 0, 3, "running"]]}', b"{}")),
+    Case("company/worker/blob_sink.py:feed_untrusted", blob, (frame([31], b"abc"),)),
     Case(
         "company/chief/rest_workers.py:messages_untrusted", messages_of_a_worker_untrusted, (frame(OUTCOME.as_array(), *OUTCOME_ITEMS) * 2,)
     ),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from company import views
-from company.chief.facade import Conflict, Invalid, NotFound, Principal, Refused, StorageFull, StoredFile, TooLarge
+from company.chief.facade import Conflict, Invalid, NotFound, Principal, Refused, StorageFull, StoredFile, Streamed, TooLarge
 from p2p.base.errors import ParallelError
 
 T = TypeVar("T")
@@ -413,14 +413,19 @@ class FakeChief:
     async def rest_next(self, worker: str, wait_s: float) -> bytes | None:
         return self.runs.pop(0) if self.runs else None
 
-    async def rest_result(self, worker: str, frame: bytes, wait_s: float) -> bytes | None:
+    async def rest_result(self, worker: str, frame: bytes, wait_s: float, on_taken: Callable[[], None]) -> bytes | None:
         if frame == b"stale":
             raise Conflict("lease-stale", "This lease was given to another worker.")
         self.outcomes.append((worker, frame))
+        on_taken()
         return await self.rest_next(worker, wait_s)
 
-    async def rest_fragments(self, worker: str, token: int, job: str, first: int, count: int) -> bytes:
-        return f"{worker} {token} {job} {first} {count}".encode()
+    async def rest_fragments(self, worker: str, token: int, job: str, first: int, count: int) -> Streamed:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield said
+
+        said = f"{worker} {token} {job} {first} {count}".encode()
+        return Streamed(len(said), pieces())
 
     async def rest_processor(self, worker: str, digest: str) -> bytes:
         return self.contents[_only(self.packages, digest, "package").digest]

@@ -127,9 +127,8 @@ class FakeServer:
             match = pattern.fullmatch(path)
             if match and method in (("GET", "HEAD") if route.method == "GET" else (route.method,)):  # as the real server does
                 query = dict(parse_qsl(parts.query, keep_blank_values=True))
-                request = FakeRequest(
-                    method, path, match.groupdict(), query, sent, cookies or {}, remote, is_tls, None if form else len(data), data, form
-                )
+                length = None if form else int(sent.get("Content-Length", len(data)))
+                request = FakeRequest(method, path, match.groupdict(), query, sent, cookies or {}, remote, is_tls, length, data, form)
                 return await route.handler(request)
         raise LookupError(f"no route for {method} {path}")
 

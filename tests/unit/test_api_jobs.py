@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from company import views
 from company.chief.api.bodies import params_from_fields
 from company.chief.api.idempotency import KEEP_S, MAX_ENTRIES, IdempotencyCache
 from company.chief.api.live import stream
+from company.chief.api.workers import MAX_FRAMES_AT_ONCE_BYTES
 from p2p.base.clock import Monotonic
 from p2p.base.codec import encode_value
 from p2p.base.frames import FrameParser
 from p2p.net.http_types import Response
+from tests.support.fake_chief import TOKENS
 from tests.support.fake_request import Answer
 from tests.unit.test_api_access import World
 
@@ -166,6 +168,36 @@ async def test_workers_are_listed_and_changed(world: World) -> None:
     assert (await ask(world, "POST", "/api/v1/workers/w-1/drain", "operator")).json()["state"] == "draining"
     assert (await ask(world, "DELETE", "/api/v1/workers/w-1", "operator")).status == 204
     assert (await ask(world, "GET", "/api/v1/workers/w-1", "viewer")).status == 404
+
+
+async def test_results_of_all_rest_workers_together_have_a_bound_in_memory(world: World) -> None:
+    """Nothing is on disk until it is released, so one more body of 20 MiB beside those that there is room for is refused."""
+    bearer = {"Authorization": f"Bearer {TOKENS['worker']}"}
+    release = trio.Event()
+
+    async def keep(worker: str, frame: bytes, wait_s: float, on_taken: Callable[[], None]) -> bytes | None:
+        await release.wait()
+        on_taken()
+        return None
+
+    world.chief.rest_result = keep  # type: ignore[method-assign]
+    size = {**bearer, "Content-Length": str(20 << 20)}
+    answers: list[int] = []
+
+    async def send() -> None:
+        answers.append((await world.server.call("POST", "/upload/result-fragment", headers=size, data=b"x")).status)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(MAX_FRAMES_AT_ONCE_BYTES // (20 << 20)):
+            nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        refused = await world.server.call("POST", "/upload/result-fragment", headers=size, data=b"x")
+        assert (refused.status, refused.code, refused.headers["Retry-After"]) == (503, "bodies-full", "1")
+        too_large = {**bearer, "Content-Length": str(1 << 30)}
+        assert (await world.server.call("POST", "/upload/result-fragment", headers=too_large, data=b"x")).status == 413
+        release.set()
+    assert set(answers) == {204}
+    assert (await world.server.call("POST", "/upload/result-fragment", headers=size, data=b"x")).status == 204
 
 
 async def test_rest_worker_joins_takes_work_and_hands_it_in(world: World) -> None:

@@ -19,7 +19,7 @@ from company.paths import Home
 from company.sandbox import Sandbox
 from company.tokens import JoinToken, encode_token
 from company.worker.options import WorkerOptions, load_membership
-from company.worker.rest import encode, messages_untrusted
+from company.worker.rest import FORGOTTEN_AFTER_S, encode, messages_untrusted
 from company.worker.rest_service import check_chief_url
 from company.worker.service import Worker, wipe
 from p2p.base.codec import decode_value, encode_value
@@ -225,6 +225,19 @@ async def test_results_wait_for_a_chief_that_is_away(tmp_path: Path) -> None:
         chief.upload_status = 0
         _, items = await chief.wait_said(m.Outcome)
         assert values(items) == ["a"]
+
+
+async def test_after_a_pause_a_worker_says_what_it_holds(tmp_path: Path) -> None:
+    """The chief may have started anew: what is held comes before the results, so that it is not run elsewhere."""
+    async with pair(tmp_path, HttpChief(packages=[IDENTITY], upload_status=503)) as chief:
+        await chief.activate(job(IDENTITY), run(1, [encode_value("a")], first=4))
+        await chief.wait_refused()
+        await trio.sleep(FORGOTTEN_AFTER_S)
+        assert json.loads((await chief.activate()).body)["held"] == [[1, "job", 4, 1, "done"]]
+        chief.upload_status = 0
+        await chief.wait_said(m.Outcome)
+        resumed, _ = await chief.wait_said(m.Resume)
+        assert (resumed.worker, resumed.held) == ("w-1", ((1, "job", 4, 1, "done"),))
 
 
 async def test_a_restarted_worker_says_where_it_is_now_without_a_token(tmp_path: Path) -> None:

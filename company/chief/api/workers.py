@@ -16,11 +16,13 @@ from company.chief.api.replies import json_reply, list_reply
 from company.chief.api.results import fragment_of
 from company.chief.facade import Refused
 from p2p.base.frames import MAX_BODY_BYTES, MAX_HEADER_BYTES
+from p2p.net.body_budget import BodyBudget
 from p2p.net.http_types import FileSlice, Response
 
 ACTIONS: Final = ("pause", "resume", "drain", "quarantine", "release")
 MAX_WAIT_S: Final = 60
 MAX_FRAME_BYTES: Final = MAX_BODY_BYTES + MAX_HEADER_BYTES + (4 << 20)  # body, header, sizes
+MAX_FRAMES_AT_ONCE_BYTES: Final = 256 << 20  # of all callers together, until they are on disk
 MAX_COUNT: Final = 1 << 20
 _BYTES: Final = "application/octet-stream"
 
@@ -71,10 +73,16 @@ async def next_batch(call: Call) -> Response:
     return _frame_or_nothing(await call.chief.rest_next(call.by.id, number(call.request, "wait", 20, 0, MAX_WAIT_S)))
 
 
-async def result_fragment(call: Call) -> Response:
-    """Take an outcome frame, answer the next batch."""
-    frame = await call.request.body(MAX_FRAME_BYTES)
-    return _frame_or_nothing(await call.chief.rest_result(call.by.id, frame, number(call.request, "wait", 0, 0, MAX_WAIT_S)))
+def take_results(budget: BodyBudget) -> Handler:
+    """The handler that takes an outcome frame and answers the next batch; no more of them at once than ``budget`` has room for."""
+
+    async def take(call: Call) -> Response:
+        wait_s = number(call.request, "wait", 0, 0, MAX_WAIT_S)
+        with budget.reserve(call.request.content_length) as reserved:
+            read = call.request.body
+            return _frame_or_nothing(await call.chief.rest_result(call.by.id, await read(budget.max_body_bytes), wait_s, reserved.release))
+
+    return take
 
 
 async def data_fragment(call: Call) -> Response:
@@ -84,8 +92,8 @@ async def data_fragment(call: Call) -> Response:
     if not job or not (lease.isascii() and lease.isdigit() and len(lease) <= 20):
         raise BadRequest("lease-missing", "Say ?job=ID and the lease's number in Company-Lease or ?token=.")
     count = number(call.request, "count", 1, 1, MAX_COUNT)
-    frame = await call.chief.rest_fragments(call.by.id, int(lease), job, fragment_of(call), count)
-    return Response(200, {"Cache-Control": "no-store"}, frame, _BYTES)
+    found = await call.chief.rest_fragments(call.by.id, int(lease), job, fragment_of(call), count)
+    return Response(200, {"Cache-Control": "no-store", "Content-Length": str(found.size)}, found.pieces, _BYTES)
 
 
 async def processor(call: Call) -> Response:
@@ -148,7 +156,7 @@ def worker_endpoints() -> list[Endpoint]:
         Endpoint(
             method="POST",
             pattern="/upload/result-fragment",
-            handler=result_fragment,
+            handler=take_results(BodyBudget(max_body_bytes=MAX_FRAME_BYTES, total_bytes=MAX_FRAMES_AT_ONCE_BYTES)),
             need="worker",
             tag="fragments",
             query=("wait",),
