@@ -1,9 +1,9 @@
 """Fragment path 6/9, inside - run the fragments of a batch and give their outcomes in bulk (I/O).
 
-The loop of `Runner._stretch` costs about 370 ns per fragment, so it does nothing per fragment but decode, call, encode, note
-the time and write the index to the page. It reads the run of bytes as one stream of values and looks at the sizes only after
-a failure: bytes that are not what their sender's codec made harm the sender's own job. The rest happens per millisecond, or
-per part of a batch: every 250 ms, every MiB, at its end.
+The loop of `Runner._stretch` does nothing per fragment but decode, call, encode, write the index to the page and look at the
+clock. It reads the run of bytes as one stream of values and looks at the sizes only after a failure: bytes that are not what
+their sender's codec made harm the sender's own job. The rest happens per millisecond, or per part of a batch: every 250 ms,
+every MiB, at its end. Fragments that ended within one millisecond share its time equally.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import resource
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from itertools import accumulate, chain, repeat
-from operator import floordiv, sub
+from itertools import accumulate
 from typing import Any
 
 import msgpack
@@ -25,6 +24,8 @@ from company.sandbox.inside.pipe import Pipe
 from p2p.base import codec
 
 LOOK_NS = 1_000_000  # the page's start may be this much too early: writing it for each of thousands costs 50 ns of 400
+SMALL_BYTES = 4 << 10  # a result below it can hardly fill a frame within LOOK_NS
+MAX_BYTES = 4 << 20  # of results in one OUTCOME; a frame's body may have 16 MiB
 _MAX_U32 = (1 << 32) - 1
 _pack: Callable[[Any], bytes] = codec._pack_hot  # encode_value's own frame would cost 60 ns more
 _ext_hook = codec._hook_at(0)
@@ -46,8 +47,10 @@ class Runner:
         self._first = 0  # of the part being gathered
         self._begun_ns = 0
         self._cpu_ns = 0
+        self._run_ns = 0
+        self._size = 0  # of the results gathered
         self._results: list[bytes] = []
-        self._ends: list[int] = []
+        self._micros = array("I")
         self._failed: list[int] = []
 
     def run(self, header: list[Any], sizes: array[int], body: memoryview, *, before_end: Callable[[], None] = lambda: None) -> None:
@@ -76,46 +79,43 @@ class Runner:
 
     def _stretch(self, run: _Run, index: int, stop: int) -> None:
         """Run the consecutive fragments of ``run``, the first of which is ``index``; ``stop`` ends the batch."""
-        page, fn, pack, clock, flush_bytes = self._page, self._fn, _pack, time.monotonic_ns, self._flush_bytes
-        add, add_end = self._results.append, self._ends.append
+        page, fn, pack, clock, results = self._page, self._fn, _pack, time.monotonic_ns, self._results
+        add = results.append
         begin, end = index, index + run.count
-        started = page[2] = clock()
-        flush_at = self._begun_ns + self._flush_ns
-        look_at = started + LOOK_NS
-        size = 0
+        page[2] = begun = clock()
+        look_at = begun  # the first one is looked at alone: nobody knows yet how large results are
         while index < end:
             number, value = -1, None
             try:
                 for number, value in zip(range(index, end), run.values):  # noqa: B905 - the shorter one ends it
                     page[0] = number
-                    packed = pack(fn(value))
-                    add(packed)
-                    started = clock()
-                    add_end(started)
-                    size += len(packed)
-                    if started > look_at or size > flush_bytes:
-                        if (started > flush_at or size > flush_bytes) and number + 1 < stop:
-                            started = self._flush(last=False)
-                            flush_at, size = started + self._flush_ns, 0
-                        page[2] = started
-                        look_at = started + LOOK_NS
-                if self._first + len(self._ends) < end:
-                    raise codec.CodecError("the fragment's bytes are not one value")
-                return
+                    add(pack(fn(value)))
+                    if clock() > look_at:
+                        break
+                else:
+                    if self._first + len(results) < end:
+                        raise codec.CodecError("the fragment's bytes are not one value")
+                index = self._first + len(results)
             except BaseException as error:  # noqa: BLE001 - SystemExit and its kind are this fragment's failure, too
-                started = clock()
-                index = self._first + len(self._ends)
-                packed = self._failure(index, error, value if number == index else None)
-                size += len(packed)
-                add(packed)
-                add_end(started)
+                index = self._first + len(results)
+                add(self._failure(index, error, value if number == index else None))
                 index += 1
                 run.go_to(index - begin)
-            if (started > flush_at or size > flush_bytes) and index < stop:
-                started = self._flush(last=False)
-                flush_at, size = started + self._flush_ns, 0
-            page[2] = started
-            look_at = started + LOOK_NS
+            begun, longest = self._note(begun, clock())
+            if index < stop and (begun > self._begun_ns + self._flush_ns or self._size > self._flush_bytes):
+                begun = self._flush(last=False)
+            page[2] = begun
+            look_at = begun + (LOOK_NS if longest < SMALL_BYTES else 0)  # large results are counted one by one
+
+    def _note(self, begun: int, now: int) -> tuple[int, int]:
+        """Share the time since ``begun`` among the results that came meanwhile; return ``now`` and the bytes of the longest of them."""
+        new = list(map(len, self._results[len(self._micros) :]))
+        if not new:
+            return now, 0
+        self._size += sum(new)
+        self._micros.extend(array("I", (min(_MAX_U32, (now - begun) // (1000 * len(new))),)) * len(new))
+        self._run_ns += now - begun
+        return now, max(new)
 
     def _failure(self, index: int, error: BaseException, value: Any) -> bytes:
         """Note that ``index`` raised and return what is told about it."""
@@ -126,18 +126,27 @@ class Runner:
         return codec.encode_value({k: v.encode("utf-8", "replace").decode() for k, v in told.items()})
 
     def _flush(self, *, last: bool) -> int:
-        """Send what has been gathered as an OUTCOME and return the time after it; waiting for the parent is nobody's run time."""
-        results, ends, page = self._results, self._ends, self._page
-        count = len(ends)
+        """Send what has been gathered and return the time after it; waiting for the parent is nobody's run time."""
+        results, page = self._results, self._page
         page[wire.PAGE_IN_USER] = 0
+        if self._size > MAX_BYTES:  # thousands within a millisecond, and then large ones
+            for end in _cuts(results):
+                self._send(end, last=False)
+        self._send(len(results), last=last)
+        self._begun_ns = time.monotonic_ns()
+        page[wire.PAGE_STARTED_NS] = self._begun_ns
+        page[wire.PAGE_IN_USER] = 0 if last else 1
+        return self._begun_ns
+
+    def _send(self, count: int, *, last: bool) -> None:
+        """Send the first ``count`` of the results as an OUTCOME."""
+        results = self._results[:count]
         status = bytearray(count)
         for index in self._failed:
-            status[index - self._first] = 1
-        micros = list(map(floordiv, map(sub, ends, chain((self._begun_ns,), ends)), repeat(1000)))
-        if micros and max(micros) > _MAX_U32:
-            micros = [min(d, _MAX_U32) for d in micros]
+            if index < self._first + count:
+                status[index - self._first] = 1
         cpu_ns = time.process_time_ns()
-        run_us = (ends[-1] - self._begun_ns) // 1000 if ends else 0
+        run_us = self._run_ns // 1000
         logs, dropped = self._logs.take()
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         with self._pipe.lock:
@@ -145,16 +154,25 @@ class Runner:
             header = [
                 wire.OUTCOME, self._token, self._first, count, last, run_us, (cpu_ns - self._cpu_ns) // 1000, peak_bytes, dropped, blobs,
             ]  # fmt: skip
-            self._pipe.write(header, [bytes(status), array("I", micros).tobytes(), logs, *results])
+            self._pipe.write(header, [bytes(status), self._micros[:count].tobytes(), logs, *results])
         self._first += count
-        results.clear()
-        ends.clear()
-        self._failed.clear()
-        self._cpu_ns = cpu_ns
-        self._begun_ns = time.monotonic_ns()
-        page[wire.PAGE_STARTED_NS] = self._begun_ns
-        page[wire.PAGE_IN_USER] = 0 if last else 1
-        return self._begun_ns
+        del self._results[:count], self._micros[:count]
+        self._failed = [index for index in self._failed if index >= self._first]
+        self._size = sum(map(len, self._results))
+        self._cpu_ns, self._run_ns = cpu_ns, 0
+
+
+def _cuts(results: list[bytes]) -> list[int]:
+    """How many to send at a time, all but the last time, so that no frame is longer than `MAX_BYTES` and one result."""
+    counts: list[int] = []
+    size = count = 0
+    for result in results:
+        if size > MAX_BYTES // 2:
+            counts.append(count)
+            size = count = 0
+        size += len(result) if len(result) <= wire.INLINE_BYTES else 0
+        count += 1
+    return counts
 
 
 class _Run:
