@@ -165,6 +165,15 @@ def test_the_store_keeps_its_bounds_and_one_network_pushes_out_only_its_own() ->
     store.validate()
 
 
+def test_in_a_full_key_the_largest_group_gives_way() -> None:
+    store = RecordStore(Parameters(per_key=16, per_key_and_group=100), Random(1))
+    honest = {kept.owner for n in range(16) if store.put(kept := record(n), b"g%d" % n, UNIX) == pk.KEPT}
+    for n in range(1000, 1400):
+        store.put(record(n), b"evil", UNIX)
+    assert len({r.owner for r in store.read(KEY, bytes(8), UNIX)[0]} & honest) >= 15
+    store.validate()
+
+
 def test_a_full_key_takes_newcomers_by_chance_so_that_no_age_is_safe_and_none_is_doomed() -> None:
     store = RecordStore(Parameters(per_key=16), Random(1))
     for n in range(160):
