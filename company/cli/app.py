@@ -22,6 +22,8 @@ NOUNS = {
     "explain": "explain:explain",
     "demo": "demo:demo",
     "run": "run:run_package",
+    "run-script": "run_script:run_script",
+    "divide": "divide:divide",
     "job": "job:job",
     "package": "package:package",
     "data": "data:data",

@@ -1,0 +1,27 @@
+"""company run-script: an unmodified program that uses multiprocessing, ProcessPoolExecutor or joblib, on a company (I/O)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from company.cli.framework import Command, Session, pass_session
+
+_REST = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.command("run-script", cls=Command, needs_chief=False, context_settings=_REST)
+@click.option("--local", "is_local", is_flag=True, help="On a company of this run alone, on this machine.")
+@click.option("--workers", type=click.IntRange(1, 1024), help="With --local: how many slots (else one per core).", show_default=False)
+@click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@pass_session
+def run_script(session: Session, is_local: bool, workers: int | None, script: Path, arguments: tuple[str, ...]) -> int:
+    """Run SCRIPT as python would, its pools of processes being the company."""
+    from company.client.client import connect
+    from company.client.private import local
+    from company.client.unmodified import run_script as run
+
+    with local(workers) if is_local else connect() as client:
+        return run(script, list(arguments), client)
