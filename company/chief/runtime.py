@@ -71,7 +71,9 @@ class JobRuntime:
         self.news = trio.Event()
 
     def tell_end(self) -> None:
-        """The job is over and its row on disk."""
+        """The job is over and its row on disk, and so is all that was appended before: three descriptors go back."""
+        self.segments.close()
+        self.logs.close()
         self.ended.set()
         self.tell_news()
 

@@ -104,6 +104,16 @@ def test_a_split_that_yields_nothing_gives_an_empty_merge(company: RunningCompan
     assert value_of(job, tmp_path / "out") == []
 
 
+def test_jobs_that_are_over_hold_no_descriptor_of_the_chief(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(tmp_path / "p", "def process(fragment):\n    print(fragment)\n    return fragment\n")
+    chief = psutil.Process(company.processes["chief"].pid)
+    company.run(package, numbers, params={"n": 5})
+    before = chief.num_fds()
+    for _ in range(6):
+        company.run(package, numbers, params={"n": 5})
+    assert until(lambda: chief.num_fds() <= before + 3, "descriptors given back", timeout_s=10)
+
+
 CLOCK = "import time\ndef split(data):\n    now = time.time_ns()\n    for i in range(60):\n        yield [now, i]\n"
 
 
