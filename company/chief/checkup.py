@@ -6,6 +6,7 @@ Each finding has an id, a verdict, a text, what mends it, and a section of docs/
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import platform
 import shutil
@@ -49,13 +50,13 @@ async def checkup(
     *, home: Home, sandbox: Sandbox, addresses: _Addresses, workers: Sequence[views.WorkerView], release: str
 ) -> list[dict[str, Any]]:
     """Every finding about a chief's machine and the workers it knows. ``release``: the chief's own version of company-compute."""
-    found = [await isolation(sandbox), disk(home.root), file_system(home.root), ports(addresses)]
+    found = [await isolation(sandbox), disk(home.root), file_system(home.root), ports(addresses), bytecode()]
     return [*found, *pythons(workers), *releases(workers, release), *clocks(workers)]
 
 
 async def local_checkup(home: Home) -> list[dict[str, Any]]:
     """What can be said of this machine where no chief runs."""
-    return [await isolation_here(), disk(home.root), file_system(home.root), free_ports()]
+    return [await isolation_here(), disk(home.root), file_system(home.root), free_ports(), bytecode()]
 
 
 # ---- isolation -----------------------------------------------------------------------------------------------------------------
@@ -142,6 +143,23 @@ def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
 
 def _existing(path: Path) -> Path:
     return next(p for p in (path, *path.parents) if p.exists())
+
+
+# ---- the interpreter -------------------------------------------------------------------------------------------------------------
+def bytecode(root: Path = Path(__file__).parents[1]) -> dict[str, Any]:
+    """Whether Python finds our modules compiled; where it may not keep what it compiled, each start does it again."""
+    modules = [path for path in root.rglob("*.py") if "static" not in path.parts]
+    bare = [path for path in modules if not Path(importlib.util.cache_from_source(str(path))).exists()]
+    if not bare or not sys.dont_write_bytecode:
+        return finding(
+            "bytecode", "ok", f"{len(modules) - len(bare)} of {len(modules)} modules are compiled; Python keeps what it compiles."
+        )
+    text = (
+        f"{len(bare)} of {len(modules)} modules are not compiled and Python may not keep what it compiles: every start takes seconds more."
+    )
+    return finding(
+        "bytecode", "warn", text, f"unset PYTHONDONTWRITEBYTECODE, or once: {sys.executable} -m compileall -q {sys.prefix} {root.parent}"
+    )
 
 
 # ---- the network -----------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import py_compile
 import socket
 import sys
 from dataclasses import dataclass
@@ -28,6 +29,18 @@ class At:
 def worker(**said: Any) -> views.WorkerView:
     usual = {"id": "w-1", "name": "far", "state": "idle", "python": platform.python_version(), "platform": HERE, "version": "1.0"}
     return views.WorkerView(**(usual | said))
+
+
+def test_modules_that_are_compiled_at_every_start_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    (tmp_path / "one.py").write_text("x = 1\n")
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert checkup.bytecode(tmp_path)["verdict"] == "ok"  # the next start keeps it
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    found = checkup.bytecode(tmp_path)
+    assert (found["verdict"], "compileall" in found["fix"]) == ("warn", True)
+    py_compile.compile(str(tmp_path / "one.py"))
+    assert checkup.bytecode(tmp_path)["verdict"] == "ok"
 
 
 def test_another_minor_version_of_python_is_warned_of_and_another_micro_is_not() -> None:

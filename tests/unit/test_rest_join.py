@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from company.chief.facade import Invalid
-from company.chief.rest_join import checked_address, join_untrusted
+from company.chief.rest_join import checked_address, held_untrusted, join_untrusted
+from p2p.base.errors import MalformedMessage
 
 HERE, AWAY = "127.0.0.1", "192.0.2.7"
 MACHINE = [9, "other", 2, 4, 1 << 30, "3.11.0", "linux", "none", False, None, "1.2.3.4:5", "1"]
@@ -18,6 +19,16 @@ def test_a_join_is_read() -> None:
     asked = join_untrusted({**GOOD, "name": "new", "slots": 3}, HERE)
     assert (asked.token, asked.address, asked.machine.name, asked.machine.slots) == ("t", "http://127.0.0.1:8471", "new", 3)
     assert asked.machine.http == asked.address and asked.machine.rpc is None  # no other address is believed
+
+
+def test_what_a_worker_holds_is_read_from_its_answer() -> None:
+    assert held_untrusted(b'{"accepted": 0, "held": [[7, "j-1", 3, 2, "running"]]}') == ((7, "j-1", 3, 2),)
+    assert held_untrusted(b'{"held": []}') == ()
+    for silent in (b"", b"{}", b"[]"):
+        assert held_untrusted(silent) is None
+    for bad in (b"{", b'{"held": [[7, "j-1", 3]]}', b'{"held": 5}'):
+        with pytest.raises(MalformedMessage):
+            held_untrusted(bad)
 
 
 def test_a_worker_without_an_address_needs_no_callback() -> None:

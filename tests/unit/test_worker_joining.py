@@ -25,7 +25,7 @@ from company.worker.service import Worker, run_worker, split_listen, wipe
 from p2p.base.clock import Monotonic
 from p2p.base.errors import PeerError, Unavailable, UsageError
 from p2p.base.keys import Identity
-from p2p.net.rpc import serve_rpc
+from p2p.net.rpc import dial, serve_rpc
 from tests.support.scripted_chief import SECRET, ScriptedChief, package, serving
 
 NOBODY = "127.0.0.1:1"  # a reserved port on which nothing listens
@@ -153,6 +153,18 @@ async def test_a_relay_whose_chief_is_away_says_so() -> None:
         with pytest.raises(Unavailable) as caught:
             await open_relay(via, WORKER)
     assert caught.value.code == "chief-unreachable"
+
+
+@pytest.mark.parametrize("purpose", ["worker", "bulk", "join", "client"])
+async def test_nobody_can_give_a_worker_work_at_its_own_port(purpose: str) -> None:
+    """Not a client, not its chief: work comes over the connection that the worker opened itself (P4)."""
+    async with serving(ScriptedChief()) as address, relaying(address) as (via, relay):
+        with trio.fail_after(10):
+            channel = await dial(via, identity=STRANGER, expected_key=RELAY.public, purpose=purpose, registry=m.MESSAGES)
+            answer, _ = await channel.receive()
+            await channel.aclose()
+        assert isinstance(answer, m.Refused) and answer.code_word == "not-a-chief"
+        assert relay.active == 0
 
 
 async def test_a_full_relay_says_so() -> None:
