@@ -158,7 +158,7 @@ def bytecode(root: Path = Path(__file__).parents[1]) -> dict[str, Any]:
         f"{len(bare)} of {len(modules)} modules are not compiled and Python may not keep what it compiles: every start takes seconds more."
     )
     return finding(
-        "bytecode", "warn", text, f"unset PYTHONDONTWRITEBYTECODE, or once: {sys.executable} -m compileall -q {sys.prefix} {root.parent}"
+        "bytecode", "warn", text, f"unset PYTHONDONTWRITEBYTECODE, or once: {sys.executable} -m compileall -q {root} {root.parent / 'p2p'}"
     )
 
 

@@ -166,7 +166,7 @@ class JobDesk:
             raise Invalid("priority-out-of-range", f"priority must be -20..20, got {request.priority}")
         row = JobRow(
             id=self._new_id(), name=(request.name or package.name or "job")[:100], package=package.digest, dataset=dataset.digest,
-            owner=by.name, params=params, options=as_json(request), priority=request.priority, created=time.time(),
+            owner=by.name, params=params, options=as_json(request, package.manifest), priority=request.priority, created=time.time(),
         )  # fmt: skip
         await self._store.write(lambda conn: jobs.save(conn, row))
         self._story.tell(row.id, "submitted", f"Submitted by {by.name}: package {package.name}, dataset {dataset.name}.")

@@ -63,6 +63,9 @@ class JobFiles:
             return b"".join(bodies)
         kept = await self._store.read(lambda conn: failures.load_input(conn, job, fragment))
         if kept is None:
+            total = self._desk.job(job).fragments.total
+            if total is not None and fragment >= total:
+                raise NotFound("fragment-unknown", f"{job} has {total} fragments, 0 to {total - 1}; there is no fragment {fragment}.")
             raise NotFound(
                 "input-not-kept", f"The input of fragment {fragment} is not kept; only those of failed fragments up to 1 MiB are.",
                 hint=f"company job failures {job}",

@@ -96,10 +96,13 @@ def live_view(
     return view
 
 
-def as_json(request: views.JobSubmit) -> bytes:
-    """The stored form of a submission, parameters left out (they have a column of their own)."""
+def as_json(request: views.JobSubmit, manifest: bytes | str | None = None) -> bytes:
+    """The stored form of a submission, without parameters, which have a column of their own; limits not given are ``manifest``'s."""
     data = msgspec.to_builtins(request)
     data["params"] = {}
+    if manifest is not None:
+        said = json.loads(manifest)
+        data |= {limit: data[limit] or said[limit] for limit in ("memory_bytes", "time_limit_s")}
     return json.dumps(data).encode()
 
 

@@ -15,6 +15,7 @@ import pytest
 from company.errors import FragmentsFailed, JobFailed
 from company.local import run_local
 from company.one_fragment import run_fragment, try_fragment
+from company.package import DEFAULT_MEMORY_BYTES, DEFAULT_TIME_LIMIT_S
 from p2p.base.codec import encode_value
 from p2p.base.errors import Unavailable, UsageError
 from tests.support.company_processes import COMPANY, RunningCompany, is_alive, until, write_package
@@ -255,6 +256,10 @@ def test_a_failed_fragment_of_a_job_is_reproduced_here(company: RunningCompany, 
     assert done.returncode == 3, done.stderr
     assert "ZeroDivisionError" in done.stdout
     assert "doing 0" in done.stderr
+    limits = job.status()  # a job that is over still says its limits: the package's, as it gave none itself
+    assert (limits["memory_bytes"], limits["time_limit_s"]) == (DEFAULT_MEMORY_BYTES, DEFAULT_TIME_LIMIT_S)
+    beyond = company.command("job", "reproduce", f"{job.id}/99")
+    assert "has 4 fragments" in beyond.stderr, beyond.stderr
     plain = company.command("job", "reproduce", f"{job.id}/0", "--pdb")
     assert plain.returncode == 3
     assert "WARNING" in plain.stderr
