@@ -18,10 +18,10 @@ from p2p.contracts.agreement import Record
 from p2p.contracts.chain import Chain, chain_fault
 from p2p.contracts.forks import contradiction, fork_proof, verify_fork_untrusted
 from p2p.contracts.machine import ContractMachine
-from p2p.contracts.signing import Signed, Signer, open_signed_untrusted
+from p2p.contracts.signing import Signed, Signer, open_signed_untrusted, split_wire_untrusted
 from p2p.contracts.table import FINAL, TABLE, State, mermaid
 from p2p.contracts.terms import Cause, Facts, Role, Terms, terms_digest
-from tests.support.contract_world import NET, NONCE, TERMS, World, terms
+from tests.support.contract_world import NET, NONCE, TERMS, Party, World, terms
 
 DOC = Path(__file__).resolve().parents[2] / "docs/contracts.md"
 WALL = UnixTime(1_790_000_000)
@@ -153,6 +153,25 @@ def test_a_borrower_that_stops_acknowledging_costs_one_epoch() -> None:
     world.run(20)
     assert world.lender.machine is not None
     assert world.lender.machine.a.causes == {Role.LENDER: Cause.UNACKED}
+
+
+def test_a_lender_that_claims_more_than_it_handed_over_is_not_acknowledged_for_it() -> None:
+    world = running()
+
+    def boast(party: Party, wire: bytes) -> list[bytes]:
+        code, body, last = split_wire_untrusted(wire)
+        if party is not world.lender or code != m.Epoch.code or not isinstance(last, bytes):
+            return [wire]
+        told = party.signer.open_untrusted(party.signer.public, code, body, last).message
+        return [party.signer.sign(replace(told, facts=tuple(n + 50_000 for n in told.facts))).wire]  # type: ignore[attr-defined, type-var]
+
+    world.deliver_hook = boast
+    world.run(6)
+    assert world.borrower.machine is not None
+    a = world.borrower.machine.a
+    assert a.claimed.core_ms > world.borrower.facts.core_ms  # it did claim
+    assert world.borrower.facts.covers(a.acked)
+    assert a.acked.core_ms > 0
 
 
 def forge(world: World, signed: Signed, **changes: Any) -> Signed:
