@@ -1,26 +1,42 @@
 """``python -m benchmarks``: ours and the others in one run, one after the other within each round, medians (I/O).
 
-With --json one object on standard output; what happens meanwhile goes to standard error.
+Every section runs in a process of its own with a bound on its time, so that none can hold up the others: what is over its bound is
+asked to stop, then killed, and named as missing. With --json one object on standard output; progress goes to standard error.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
-from benchmarks import dht, footprint, throughput
+import psutil
+
+from benchmarks import bulk, dht, footprint, throughput
 from benchmarks.company import BenchCompany
-from benchmarks.peer_process import Peer, open_peers
+from benchmarks.peer_process import open_peers
 from benchmarks.rows import Row, table
 from company import __version__
+from company.demo_company import stopping_on_signals
 
 SLOTS = 2
-SECTIONS = ("tiny", "burn", "large", "start", "first", "command", "import", "idle", "memory", "dht")
+QUICK_BOUND_S = 90.0
+STOP_S = 60.0  # a company ends its processes in this time, and the peers' end with them
+REAP_S = 2.0
+# seconds; at rest each takes about a third of it on two cores
+BOUND_S = {
+    "start": 60.0, "import": 30.0, "sandbox": 90.0, "waits": 120.0, "tiny": 420.0, "burn": 420.0, "large": 300.0,
+    "million": 90.0, "upload": 240.0, "uneven": 600.0, "dht": 180.0,
+}  # fmt: skip
 
 
 def main() -> int:
@@ -28,12 +44,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quick", action="store_true", help="little of everything: shows that it works, measures nothing")
-    parser.add_argument("--only", action="append", choices=SECTIONS, help="only this section; may be repeated")
+    parser.add_argument("--only", action="append", choices=tuple(BOUND_S), help="only this section; may be repeated")
+    parser.add_argument("--section", choices=tuple(BOUND_S), help=argparse.SUPPRESS)  # what the processes of the sections are told
     wanted = parser.parse_args()
-    rows, missing = measure(set(wanted.only or SECTIONS), quick=wanted.quick)
+    if wanted.section:
+        with stopping_on_signals():
+            rows, missing = measure(wanted.section, quick=wanted.quick)
+        print(json.dumps({"rows": [row.as_fields() for row in rows], "missing": missing}))
+        return 0
+    rows, missing = run_sections(wanted.only or list(BOUND_S), quick=wanted.quick)
     if wanted.json:
         facts = {
-            "schema": "company.bench/1", "version": __version__, "python": platform.python_version(), "machine": platform.platform(),
+            "schema": "company.bench/2", "version": __version__, "python": platform.python_version(), "machine": platform.platform(),
             "cores": os.cpu_count(), "slots": SLOTS, "quick": wanted.quick, "load_average": os.getloadavg()[0], "at": int(time.time()),
         }  # fmt: skip
         print(json.dumps(facts | {"rows": [row.as_dict() for row in rows], "missing": missing}))
@@ -44,43 +66,103 @@ def main() -> int:
     return 0
 
 
-def measure(sections: set[str], *, quick: bool) -> tuple[list[Row], dict[str, str]]:
-    """All rows of the sections, and the peers that are not here."""
-    rounds = 1 if quick else 5
+def run_sections(names: list[str], *, quick: bool) -> tuple[list[Row], dict[str, str]]:
+    """Every section in a process of its own; what fails or takes too long is missing, with the reason."""
     rows: list[Row] = []
     missing: dict[str, str] = {}
-
-    def section(name: str, make: Callable[[], Row | list[Row]]) -> None:
-        if name in sections:
-            say(f"{name} ...")
-            made = make()
-            rows.extend(made if isinstance(made, list) else [made])
-
-    section("start", lambda: footprint.start_row(1 if quick else 3))
-    section("import", lambda: footprint.import_row(rounds))
-    section("dht", lambda: dht.dht_rows(quick=quick))
-    if sections & {"tiny", "burn", "large", "first", "command", "idle", "memory"}:
-        scale = throughput.Scale.of(quick=quick)
-        with BenchCompany() as company:
-            company.start(tuple(f"w{number + 1}" for number in range(SLOTS)))
-            company.upload()
-            section("first", lambda: footprint.first_result_row(company, rounds))
-            section("command", lambda: footprint.command_row(company, rounds))
-            if sections & {"tiny", "burn", "large"}:
-                with open_peers(SLOTS) as (peers, absent):
-                    missing |= absent
-                    _maps(section, company, peers, scale)
-            section("idle", lambda: footprint.idle_rows(company, 3.0 if quick else 20.0))
-            section("memory", lambda: footprint.memory_rows(company))
+    for name in names:
+        say(f"{name} ...")
+        command = [sys.executable, "-m", "benchmarks", "--section", name, *(["--quick"] if quick else [])]
+        found = run_bounded(command, QUICK_BOUND_S if quick else BOUND_S[name])
+        if isinstance(found, str):
+            missing[f"section {name}"] = found
+            continue
+        rows += [Row(**fields) for fields in found["rows"]]
+        missing |= found["missing"]
     return rows, missing
 
 
-def _maps(
-    section: Callable[[str, Callable[[], Row | list[Row]]], None], company: BenchCompany, peers: list[Peer], scale: throughput.Scale
-) -> None:
-    section("tiny", lambda: throughput.tiny_row(company, peers, scale, say))
-    section("burn", lambda: throughput.burn_row(company, peers, scale, SLOTS, say))
-    section("large", lambda: throughput.large_row(company, peers, scale, say))
+def run_bounded(command: list[str], bound_s: float) -> dict[str, Any] | str:
+    """What the command printed as JSON, or why there is nothing. All that it started has ended when this returns."""
+    with tempfile.TemporaryFile() as out:  # not a pipe: a process that was left behind would hold its other end open
+        process = subprocess.Popen(command, stdout=out)
+        try:
+            process.wait(bound_s)
+        except subprocess.TimeoutExpired:
+            _stop(process)
+            return f"not done within {bound_s:g} s"
+        except BaseException:
+            _stop(process)
+            raise
+        if process.returncode:
+            return f"ended with {process.returncode}"
+        out.seek(0)
+        found: dict[str, Any] = json.loads(out.read().splitlines()[-1])
+        return found
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    below = _all_below(process.pid)
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for left in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.kill()  # psutil compares the start time, too: never another process of the same number
+    psutil.wait_procs(below, timeout=REAP_S)
+
+
+def _all_below(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def measure(name: str, *, quick: bool) -> tuple[list[Row], dict[str, str]]:
+    """The rows of one section, and the peers that are not here."""
+    rounds = 1 if quick else 5
+    alone: dict[str, Callable[[], list[Row]]] = {
+        "start": lambda: [footprint.start_row(1 if quick else 3)],
+        "import": lambda: [footprint.import_row(rounds)],
+        "sandbox": lambda: [footprint.sandbox_row()],
+        "dht": lambda: dht.dht_rows(quick=quick),
+    }
+    if name in alone:
+        return alone[name](), {}
+    with BenchCompany() as company:
+        company.start(tuple(f"w{number + 1}" for number in range(SLOTS)))
+        company.upload()
+        if name in ("tiny", "burn", "large"):
+            return _beside_peers(name, company, throughput.Scale.of(quick=quick))
+        ours: dict[str, Callable[[], list[Row]]] = {
+            "waits": lambda: _waits(company, rounds, quick=quick),
+            "million": lambda: [bulk.million_row(company, 50_000 if quick else 1_000_000)],
+            "upload": lambda: bulk.upload_rows(company, (32 << 20) if quick else (4 << 30)),
+            "uneven": lambda: [bulk.uneven_row(company, 40 if quick else 2000, say)],
+        }
+        return ours[name](), {}
+
+
+def _waits(company: BenchCompany, rounds: int, *, quick: bool) -> list[Row]:
+    return [
+        footprint.first_result_row(company, rounds),
+        footprint.command_row(company, rounds),
+        *footprint.idle_rows(company, 3.0 if quick else 20.0),
+        *footprint.memory_rows(company),
+    ]
+
+
+def _beside_peers(name: str, company: BenchCompany, scale: throughput.Scale) -> tuple[list[Row], dict[str, str]]:
+    with open_peers(SLOTS) as (peers, missing):
+        if name == "tiny":
+            return [throughput.tiny_row(company, peers, scale, say)], missing
+        if name == "burn":
+            return [throughput.burn_row(company, peers, scale, SLOTS, say)], missing
+        return throughput.large_rows(company, peers, scale, SLOTS, say), missing
 
 
 def say(text: str) -> None:

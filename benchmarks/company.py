@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from typing import Any, Self
 
 import psutil
 
 from benchmarks.work import write_packages
-from company.client import Job
+from company.client import Job, connect
 from company.demo_company import DemoCompany
 
 POLL_S = 0.002
@@ -37,6 +38,12 @@ class BenchCompany(DemoCompany):
         self._wait_ready("chief")
         return time.perf_counter() - began
 
+    def start_own(self, slots: int) -> None:
+        """A chief that runs ``slots`` slots of its own, and no other worker."""
+        self._spawn("chief", "start", "--workers", str(slots), "--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--dht", "off", "--json")
+        ready = self._wait_ready("chief")
+        self._client = connect(str(ready["http"]), str(ready["token"]), home=self.home)
+
     def upload(self) -> None:
         """Upload what the jobs need, so that they name it by digest."""
         self.folder.mkdir()
@@ -44,9 +51,9 @@ class BenchCompany(DemoCompany):
             self.packages[name] = str(self.client.upload_package(path)["digest"])
         self.dataset = str(self.client.upload_data(self.folder / "data.txt")["digest"])
 
-    def submit(self, package: str, **params: Any) -> Job:
+    def submit(self, package: str, *, options: dict[str, Any] | None = None, **params: Any) -> Job:
         """Submit a job of an uploaded package."""
-        return self.client.submit(self.packages[package], self.dataset, params=params)
+        return self.client.submit(self.packages[package], self.dataset, params=params, **(options or {}))
 
     def finish(self, job: Job) -> Any:
         """Wait for a job's end and return its value. Raises `RuntimeError` when it did not end well."""
@@ -74,6 +81,33 @@ class BenchCompany(DemoCompany):
         began = time.perf_counter()
         subprocess.run([sys.executable, "-m", "company", *arguments], env=self._environ, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - began
+
+
+class PeakMemory:
+    """The most that a process was resident with while the ``with`` block ran, looked at every 20 ms."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.before_bytes = self.peak_bytes = rss_bytes(process)
+
+    @property
+    def grown_mib(self) -> float:
+        """How much more than before."""
+        return (self.peak_bytes - self.before_bytes) / (1 << 20)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.02):
+            self.peak_bytes = max(self.peak_bytes, rss_bytes(self._process))
 
 
 def start_s() -> float:

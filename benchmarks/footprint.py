@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -85,3 +86,21 @@ def memory_rows(company: BenchCompany) -> list[Row]:
     worker.add("company", rss_bytes(company.process_of("w1")) / MIB)
     chief.add("company", rss_bytes(company.process_of("chief")) / MIB)
     return [worker, chief]
+
+
+def sandbox_row() -> Row:
+    """What the sandbox costs a warm child, in a process of its own: it binds itself to one core."""
+    row = Row(
+        "sandboxed against bare child, warm",
+        "time of the sandboxed child over time of the bare one for the same round trips of one small int by pipe, both on one core; "
+        "the median of 80 pairs of short turns that alternate", "×", "less", goal=1.05,
+    )  # fmt: skip
+    said = subprocess.run([sys.executable, "-m", "benchmarks.sandbox_cost"], capture_output=True, text=True, check=True).stdout
+    found = json.loads(said)
+    if "round_trip_ratio" in found:
+        row.add("company", found["round_trip_ratio"])
+        row.add("batches of 20,000", found["bulk_ratio"])
+        row.notes["company"] = f"{found['sandboxed_round_trips_per_s']:,} against {found['bare_round_trips_per_s']:,} round trips/s"
+    else:
+        row.notes["company"] = f"not measured: {found['why']}"
+    return row

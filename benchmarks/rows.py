@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Better = Literal["more", "less"]
@@ -20,6 +20,7 @@ class Row:
     goal: float | None = None
     samples: dict[str, list[float]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, dict[str, float]] = field(default_factory=dict)  # contender of ours -> peer -> least ratio
 
     def add(self, contender: str, value: float) -> None:
         """Take one measurement."""
@@ -35,12 +36,31 @@ class Row:
         found = self.samples.get(contender)
         return statistics.median(found) if found else None
 
+    def ratios(self) -> list[tuple[str, str, float, float]]:
+        """What was promised beside the others: (ours, theirs, ratio of the medians, least ratio). Peers that are not here are left out."""
+        found: list[tuple[str, str, float, float]] = []
+        for ours, goals in self.beside.items():
+            for peer, least in goals.items():
+                a, b = self.median(ours), self.median(peer)
+                if a is not None and b:
+                    found.append((ours, peer, a / b, least))
+        return found
+
     @property
     def is_reached(self) -> bool | None:
-        """Whether the goal is reached; nil where there is none."""
-        if self.goal is None or self.ours is None:
+        """Whether the goals are reached; nil where there is none."""
+        ratios = [ratio >= least for _, _, ratio, least in self.ratios()]
+        if self.ours is None or (self.goal is None and not ratios):
             return None
+        if not all(ratios):
+            return False
+        if self.goal is None:
+            return True
         return self.ours >= self.goal if self.better == "more" else self.ours <= self.goal
+
+    def as_fields(self) -> dict[str, Any]:
+        """What `Row` is made of again in another process."""
+        return asdict(self)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -49,6 +69,7 @@ class Row:
             "name": self.name, "counted": self.counted, "unit": self.unit, "better": self.better, "goal": self.goal,
             "is_reached": self.is_reached, "medians": medians, "samples": self.samples, "notes": self.notes,
             "against": {n: self.ours / m for n, m in medians.items() if n != "company" and m and self.ours is not None},
+            "ratios": [{"ours": a, "theirs": b, "ratio": r, "goal": g} for a, b, r, g in self.ratios()],
         }  # fmt: skip
 
 
@@ -74,6 +95,7 @@ def table(rows: list[Row], missing: dict[str, str]) -> str:
                 median = row.median(contender)
                 ratio = f", ours is {number(row.ours / median)} ×" if row.ours and median else ""
                 lines.append(f"    {contender:<25}{number(median)} {row.unit}{ratio}")
+        lines += [f"    {a} is {number(r)} × {b}, goal {number(g)} ×" for a, b, r, g in row.ratios()]
         lines += [f"    {who}: {text}" for who, text in row.notes.items()]
     lines += [f"not here: {name} ({why})" for name, why in missing.items()]
     return "\n".join(lines)

@@ -58,7 +58,17 @@ _ECHO = {
     "processor/main.py": "def process(fragment):\n    return fragment\n",
     "merge.py": "def merge(results, output):\n    return sum(len(r) for r in results)\n",
 }
-PACKAGES = {"identity": _IDENTITY, "burn": _BURN, "echo": _ECHO}
+_UNEVEN = {
+    "split.py": (
+        "import random\ndef split(data, n, low, high):\n    rng = random.Random(7)\n    for _ in range(n):\n"
+        "        yield rng.randint(low, high)\ndef count(data, n):\n    return n\n"
+    ),
+    "processor/main.py": (
+        "import time\ndef process(turns):\n    x = 0\n    for i in range(turns):\n        x += i & 3\n    return time.time(), turns\n"
+    ),
+    "merge.py": "def merge(results, output):\n    found = [*results]\n    return [max(a for a, _ in found), sum(b for _, b in found)]\n",
+}
+PACKAGES = {"identity": _IDENTITY, "burn": _BURN, "echo": _ECHO, "uneven": _UNEVEN}
 
 
 def blocks(count: int, size: int) -> list[bytes]:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from pathlib import Path
 
+import psutil
+
+from benchmarks.__main__ import run_bounded, run_sections
 from benchmarks.dht import dht_rows
 from benchmarks.rows import Row, number, table
 from benchmarks.work import PACKAGES, blocks, burn, calibrate
@@ -59,3 +65,34 @@ def test_everything_stored_among_the_nodes_of_the_benchmark_is_found_again() -> 
     store, get = dht_rows(quick=True)
     assert store.notes["cost"].endswith("20 of 20 succeeded") and get.notes["cost"].endswith("20 of 20 succeeded")
     assert store.ours is not None and get.ours is not None and 0 < get.ours < store.ours
+
+
+def test_a_goal_beside_a_peer_is_a_ratio_of_medians_in_the_same_run() -> None:
+    made = Row("a thing", "what is counted", "fragments/s", "more", goal=100, beside={"company": {"joblib": 3.0, "absent": 9.0}})
+    made.add("company", 310)
+    made.add("joblib", 100)
+    assert made.is_reached is True
+    made.add("joblib", 200)
+    made.add("joblib", 200)
+    assert made.ratios() == [("company", "joblib", 1.55, 3.0)]
+    assert made.is_reached is False
+    assert "company is 1.55 × joblib, goal 3 ×" in table([made], {})
+    assert Row(**made.as_fields()) == made
+
+
+def test_a_section_that_does_not_end_is_stopped_and_named(tmp_path: Path) -> None:
+    program = (
+        "import subprocess, sys, time; p = subprocess.Popen(['sleep', '600']); open(sys.argv[1], 'w').write(str(p.pid)); time.sleep(600)"
+    )
+    began = time.monotonic()
+    assert run_bounded([sys.executable, "-c", program, str(tmp_path / "pid")], 2.0) == "not done within 2 s"
+    assert time.monotonic() - began < 30
+    left = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_section_hands_over_its_rows_or_says_how_it_ended() -> None:
+    rows, missing = run_sections(["import"], quick=True)
+    assert [row.name for row in rows] == ["import company"]
+    assert missing == {}
+    assert run_bounded([sys.executable, "-c", "raise SystemExit(3)"], 30) == "ended with 3"

@@ -1,0 +1,128 @@
+"""Much of something: a million fragments, four gibibytes, and one worker four times slower than the other (I/O)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from random import Random
+from typing import Any, Self
+
+import psutil
+
+from benchmarks.company import BenchCompany, PeakMemory
+from benchmarks.rows import Row
+from benchmarks.work import calibrate
+from company.client.source import open_source
+from company.client.upload import upload_dataset
+
+MIB = 1 << 20
+SLOWER = 4
+RUN_S = 0.005  # how long the slow worker's children run at a time, before they are stopped for three times as long
+
+
+def million_row(company: BenchCompany, count: int) -> Row:
+    """Whether the chief's memory grows with the number of fragments."""
+    row = Row(f"chief memory during {count:,} fragments", "most resident memory above what it had before the job", "MiB", "less", goal=150)
+    with PeakMemory(company.process_of("chief")) as peak:
+        company.finish(company.submit("identity", n=count))
+    row.add("company", peak.grown_mib)
+    return row
+
+
+def upload_rows(company: BenchCompany, size: int) -> list[Row]:
+    """A large dataset; removed from the disk with the company's home."""
+    name = f"{size / (1 << 30):g} GiB dataset upload"
+    speed = Row(
+        name, "from first request to the answer that the dataset is there, the chief's digest and fsync included; the client hashes the "
+        "file once before, which \"with the client's digest\" includes", "MB/s", "more", goal=200,
+    )  # fmt: skip
+    memory = Row(f"{name}: chief memory", "most resident memory above what it had before", "MiB", "less", goal=50)
+    path = company.folder / "large.bin"
+    block = Random(1).randbytes(MIB)
+    try:
+        with path.open("wb") as file:
+            for number in range(size // MIB):
+                file.write(number.to_bytes(8, "big") + block[8:])
+        began = time.perf_counter()
+        source = _Hashed(open_source(path, None))
+        hashed_s = time.perf_counter() - began
+        with PeakMemory(company.process_of("chief")) as peak:
+            began = time.perf_counter()
+            upload_dataset(company.client.transport, source, state=None, progress=None)  # type: ignore[arg-type]
+            took_s = time.perf_counter() - began
+        speed.add("company", size / 1e6 / took_s)
+        speed.add("with the client's digest", size / 1e6 / (took_s + hashed_s))
+        memory.add("company", peak.grown_mib)
+    finally:
+        path.unlink(missing_ok=True)
+    return [speed, memory]
+
+
+class _Hashed:
+    """A source whose digest is known already."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self._digest = source.digest(None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def digest(self, progress: Any) -> Any:
+        return self._digest
+
+
+class Slowed:
+    """The sandboxed children of one worker run a quarter of the time, as on a machine that is four times slower."""
+
+    def __init__(self, worker: psutil.Process) -> None:
+        self._worker = worker
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        looked_at, children = 0.0, list[psutil.Process]()
+        while not self._over.is_set():
+            if time.monotonic() - looked_at > 0.5:
+                looked_at, children = time.monotonic(), self._worker.children(recursive=True)
+            _signal(children, signal.SIGSTOP)
+            time.sleep(RUN_S * (SLOWER - 1))
+            _signal(children, signal.SIGCONT)
+            time.sleep(RUN_S)
+
+
+def _signal(children: list[psutil.Process], number: int) -> None:
+    for child in children:
+        try:
+            os.kill(child.pid, number)
+        except ProcessLookupError:
+            continue
+
+
+def uneven_row(company: BenchCompany, count: int, say: Callable[[str], None]) -> Row:
+    """Two workers, one of which is slowed."""
+    row = Row(
+        f"{count:,} fragments of 5-50 ms, one of two workers {SLOWER} times slower",
+        "submission to the last fragment's end by its own clock, over the lower bound: the sum of all work at full speed over 1.25 slots",
+        "× the lower bound", "less", goal=1.05,
+    )  # fmt: skip
+    ways = {"company": {}, "--batching sqrt-window --matching seed": {"batching": "sqrt-window", "matching": "seed"}}
+    with Slowed(company.process_of("w2")):
+        for name, options in ways.items():
+            a_second = calibrate(1.0)
+            began = time.time()
+            ended, turns = company.finish(company.submit("uneven", options=options, n=count, low=a_second // 200, high=a_second // 20))
+            row.add(name, (ended - began) / (turns / a_second / (1 + 1 / SLOWER)))
+            say(f"  {row.samples}")
+    return row
