@@ -86,7 +86,7 @@ def table(rows: list[Row], missing: dict[str, str]) -> str:
     """The rows for people."""
     lines: list[str] = []
     for row in rows:
-        goal = "" if row.goal is None else f"   goal {'≥' if row.better == 'more' else '≤'} {number(row.goal)}: "
+        goal = ("   " if row.beside else "") if row.goal is None else f"   goal {'≥' if row.better == 'more' else '≤'} {number(row.goal)}: "
         reached = {True: "reached", False: "NOT REACHED", None: ""}[row.is_reached]
         lines.append(f"{row.name}: {number(row.ours)} {row.unit}{goal}{reached}")
         lines.append(f"    counted: {row.counted}")
