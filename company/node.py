@@ -77,9 +77,11 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 async def _chief(home: Home, options: dict[str, Any]) -> None:
+    from company.chief.network.dialling import REGISTRY
+    from company.chief.network.peer_door import PURPOSES
     from company.chief.service import running_chief
-    from company.messages import MESSAGES
     from company.wheels import Wheels
+    from p2p.net.channel import Channel
     from p2p.net.rpc import serve_rpc
 
     name = company_name(home, options.get("name"))
@@ -89,16 +91,24 @@ async def _chief(home: Home, options: dict[str, Any]) -> None:
         page = await nursery.start(_serve_page, chief, options)
         wheels = Wheels(home.chief.cache / "wheels", on_built=chief.keep_wheels)
         host, port = parse_address(options.get("rpc") or "0.0.0.0:8468")
+        network = await nursery.start(_network, chief, options)
+
+        async def on_channel(channel: Channel) -> None:
+            is_peer = network is not None and channel.purpose in PURPOSES
+            await (network.door if is_peer else chief.sessions).on_channel(channel)
+
         chief.addresses.rpc = await nursery.start(
             lambda task_status: serve_rpc(
-                identity=chief.identity, host=None if host in ("0.0.0.0", "*", "") else host, port=port, registry=MESSAGES,
-                on_channel=chief.sessions.on_channel, http_get=wheels.get, task_status=task_status,
+                identity=chief.identity, host=None if host in ("0.0.0.0", "*", "") else host, port=port, registry=REGISTRY,
+                on_channel=on_channel, http_get=wheels.get, task_status=task_status,
             )
         )  # fmt: skip
+        if network is not None:
+            nursery.start_soon(network.run)
         owner = await chief.gate.local_token("owner")
         write_address(home, {
-            "http": page.here, "rpc": chief.addresses.rpc, "dht": None, "token": owner, "pid": os.getpid(), "started": chief.started,
-            "fingerprint": page.fingerprint,
+            "http": page.here, "rpc": chief.addresses.rpc, "dht": chief.addresses.dht, "token": owner, "pid": os.getpid(),
+            "started": chief.started, "fingerprint": page.fingerprint,
         })  # fmt: skip
         count = own_slots(options.get("workers", 0))
         if count:
@@ -109,6 +119,29 @@ async def _chief(home: Home, options: dict[str, Any]) -> None:
         announce(chief, options, owner, page)
         if options.get("open"):
             await trio.to_thread.run_sync(_open_page, page.here, await chief.create_login(await chief.authenticate(owner)))
+        await trio.sleep_forever()
+
+
+async def _network(chief: Any, options: Mapping[str, Any], task_status: trio.TaskStatus[Any]) -> None:
+    """Open the network of companies for as long as the chief lives; reports its service, or None where it is off."""
+    from company.chief.network.building import Options
+    from company.chief.network.opening import open_network
+
+    if options.get("dht") == "off":
+        task_status.started(None)
+        return
+    host, port = parse_address(options.get("dht") or options.get("rpc") or "0.0.0.0:8468")
+    given = Options(
+        bootstrap=tuple(options.get("bootstrap", ())), trackers=tuple(options.get("tracker", ())), relay=options.get("relay", "on") == "on",
+        allow_private=bool(options.get("allow_private")),
+    )  # fmt: skip
+    async with open_network(
+        identity=chief.identity, name=chief.name, addresses=chief.addresses, store=chief.store, workers=chief.fleet.list_workers,
+        rung=chief.sandbox.rung, listen=("0.0.0.0" if host in ("", "*") else host, port), folder=chief.home.chief.root, options=given,
+        network=options.get("network"),
+    ) as network:  # fmt: skip
+        chief.network = network
+        task_status.started(network)
         await trio.sleep_forever()
 
 
@@ -195,7 +228,14 @@ def announce(chief: Any, options: Mapping[str, Any], owner: str, page: Page) -> 
     """Say that it is ready: one JSON line, or what a person wants to know."""
     view = chief.company()
     if options.get("json"):
-        line = {"http": page.public, "rpc": chief.addresses.rpc, "dht": None, "token": owner, "pid": os.getpid(), "company": view.id}
+        line = {
+            "http": page.public,
+            "rpc": chief.addresses.rpc,
+            "dht": chief.addresses.dht,
+            "token": owner,
+            "pid": os.getpid(),
+            "company": view.id,
+        }
         print(json.dumps(line | ({"fingerprint": page.fingerprint} if page.fingerprint else {})), flush=True)
         return
     for label, text in ready_lines(chief, view, page):

@@ -15,12 +15,14 @@ from company import messages, tokens
 from company.chief import segments
 from company.chief.api.workers import worker_endpoints
 from company.package import signing
+from company.peer_messages import PEER_MESSAGES
 from company.sandbox import wire
 from company.worker import rest
 from p2p.base import codec, frames
 from p2p.base.schema import Message
 from p2p.dht import advertisement, packets, records
 from p2p.net import rpc
+from tools import protocol_peers
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/protocol.md"
@@ -90,7 +92,7 @@ _VALUES = (
 
 def message_section(cls: type[Message]) -> str:
     """One message: code, direction, words, fields with their bounds, answers."""
-    direction, answers = ROUTES[cls]
+    direction, answers = ROUTES[cls] if cls in ROUTES else protocol_peers.ROUTES[cls]
     lines = [f"### {cls.code} {cls.__name__} ({direction})", "", inspect.getdoc(cls) or "", ""]
     if rows := cls.field_table():
         lines += ["| field | bound |", "|---|---|", *(f"| `{name}` | {bound} |" for name, bound in rows), ""]
@@ -137,6 +139,7 @@ def fields() -> dict[str, str]:
         "connections": str(limits.connections),
         "per_address": str(limits.per_address),
         "messages": "\n\n".join(message_section(cls) for _, cls in sorted(messages.MESSAGES.items())),
+        "peer_messages": "\n\n".join(message_section(cls) for _, cls in sorted(PEER_MESSAGES.items())),
         "inline_mib": str(wire.INLINE_BYTES >> 20),
         "child": "```\n" + prose(wire.__doc__ or "") + "\n```",
         "child_constants": child_constants(),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from company import views
+from company.chief.network.port import NetworkPort
 from p2p.base.errors import ParallelError
 
 
@@ -79,6 +80,9 @@ class Chief(Protocol):
     """One running chief."""
 
     calls: Calls
+
+    @property
+    def network(self) -> NetworkPort: ...
 
     def company(self) -> views.CompanyView: ...
 

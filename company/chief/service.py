@@ -36,6 +36,9 @@ from company.chief.gate import Gate
 from company.chief.job_files import JobFiles
 from company.chief.library import Library
 from company.chief.merging import Merging
+from company.chief.network.findings import network_findings
+from company.chief.network.off import NetworkOff
+from company.chief.network.port import NetworkPort
 from company.chief.requirement_wheels import RequirementWheels, environments_folder
 from company.chief.rest_workers import RestWorkers
 from company.chief.sessions import Sessions
@@ -79,6 +82,7 @@ class ChiefService:
     feed: Feed
     addresses: Addresses
     calls: CallDesk
+    network: NetworkPort
     stop: trio.Event = field(default_factory=trio.Event)
     started: float = field(default_factory=time.time)
     wheels: list[StoredFile] = field(default_factory=list)
@@ -110,13 +114,8 @@ class ChiefService:
                 )
             )
         if shutil.disk_usage(self.home.root).free < 1 << 30:
-            found.append(
-                views.ReasonView(
-                    code="disk-low",
-                    text="Less than 1 GiB of disk is free.",
-                    actions=[{"label": "see what can go", "cli": "company data list"}],
-                )
-            )
+            look = {"label": "see what can go", "cli": "company data list"}
+            found.append(views.ReasonView(code="disk-low", text="Less than 1 GiB of disk is free.", actions=[look]))
         return found
 
     # ---- who asks ---------------------------------------------------------------------------------------------------------
@@ -271,9 +270,9 @@ class ChiefService:
 
     # ---- the rest ---------------------------------------------------------------------------------------------------------
     async def doctor(self) -> list[dict[str, Any]]:
-        return await checkup(
-            home=self.home, sandbox=self.sandbox, addresses=self.addresses, workers=self.fleet.list_workers(), release=software_version()
-        )
+        workers = self.fleet.list_workers()
+        here = await checkup(home=self.home, sandbox=self.sandbox, addresses=self.addresses, workers=workers, release=software_version())
+        return [*here, *network_findings(self.network.status())]
 
     async def backup(self, target: Path) -> dict[str, Any]:
         return await write_backup(self.home.chief, self.store, target)
@@ -395,4 +394,5 @@ async def _build(
         fleet=Fleet(gate=gate, engine=engine, sessions=sessions, on_change=feed.put), sessions=sessions,
         rest=rest, usage=keeper, requirements=wheels, feed=feed, addresses=addresses,
         calls=CallDesk(home=tree, store=store, engine=engine, desk=desk),
+        network=NetworkOff(company_id_text(identity.public)),
     )  # fmt: skip

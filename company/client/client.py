@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from company.client.job import Job
+    from company.client.network import NetworkClient
     from company.client.source import Progress
 
 
@@ -69,6 +70,13 @@ class Client:
     def backup(self, target: Path) -> dict[str, Any]:
         """Have the chief write a backup to a path on its own machine."""
         return dict(self.transport.json("POST", "/api/v1/admin/backup", {"path": str(target)}, timeout_s=3600.0))
+
+    @property
+    def network(self) -> NetworkClient:
+        """Other companies: what is known of them, lending, searching."""
+        from company.client.network import NetworkClient
+
+        return NetworkClient(self.transport)
 
     # -- packages
     def upload_package(self, path: Path | str, *, name: str | None = None) -> dict[str, Any]:

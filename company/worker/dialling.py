@@ -14,31 +14,12 @@ from p2p.base.errors import PeerError, Unavailable
 from p2p.base.keys import Identity
 from p2p.net.channel import Channel, RefusedByPeer
 from p2p.net.rpc import dial
+from p2p.net.splice import Prefixed
 from p2p.net.stream import ByteStream
 
 log = logging.getLogger(__name__)
 DIAL_DEADLINE_S = 5.0
 NO_KEY = bytes(32)  # no Ed25519 key: dialling it shows which one the other side has
-
-
-class Prefixed:
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, stream: ByteStream, first: bytes) -> None:
-        self._stream = stream
-        self._first = first
-
-    async def send_all(self, data: bytes | bytearray | memoryview, /) -> None:
-        await self._stream.send_all(data)
-
-    async def receive_some(self, max_bytes: int | None = None, /) -> bytes | bytearray:
-        if self._first:
-            data, self._first = self._first, b""
-            return data
-        return await self._stream.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 class Dialler:

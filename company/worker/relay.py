@@ -12,11 +12,10 @@ from collections.abc import Sequence
 import trio
 
 from company import messages as m
-from company.worker.dialling import Prefixed
 from p2p.base.errors import Unavailable
 from p2p.net.addresses import split_address
 from p2p.net.channel import Channel
-from p2p.net.splice import splice
+from p2p.net.splice import Prefixed, splice
 
 log = logging.getLogger(__name__)
 MAX_RELAYS = 32

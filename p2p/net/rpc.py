@@ -165,7 +165,7 @@ async def serve_rpc(
     except OSError as error:
         where = join_address(host or "*", port)
         raise Unavailable("port-taken", f"cannot listen on {where}: {error.strerror or error}", port=port) from error
-    server = _Server(identity, registry, on_channel, http_get, limits)
+    server = RpcServer(identity, registry, on_channel, http_get, limits)
     bound = listeners[0].socket.getsockname()
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(trio.serve_listeners, server.serve_connection, listeners))
@@ -190,8 +190,17 @@ async def _open_listeners(host: str | None, port: int) -> list[trio.SocketListen
                 raise
 
 
-class _Server:
-    def __init__(self, identity: Identity, registry: Registry, on_channel: OnChannel, http_get: HttpGet | None, limits: RpcLimits) -> None:
+class RpcServer:
+    """Serves connections that somebody accepted: a listener's, or streams that a relay carries here."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        registry: Registry,
+        on_channel: OnChannel,
+        http_get: HttpGet | None = None,
+        limits: RpcLimits = RpcLimits(),
+    ) -> None:
         self._identity = identity
         self._context = server_context(identity)
         self._registry = registry
@@ -207,7 +216,10 @@ class _Server:
         except OSError:  # gone before we looked
             await close_at_once(transport)
             return
-        host, address = peer[0], join_address(peer[0], peer[1])
+        await self.serve_stream(transport, peer[0], join_address(peer[0], peer[1]))
+
+    async def serve_stream(self, transport: ByteStream, host: str, address: str) -> None:
+        """The same for any stream; ``host``: whose share of connections it takes, ``address``: what logs and channels call it."""
         if self._by_address.total() >= self._limits.connections or self._by_address[host] >= self._limits.per_address:
             _log.warning("refusing a connection from %s: too many are open", address)
             await close_at_once(transport)
@@ -225,7 +237,7 @@ class _Server:
                 del self._by_address[host]
             await close_at_once(transport)
 
-    async def _serve(self, transport: trio.SocketStream, address: str) -> None:
+    async def _serve(self, transport: ByteStream, address: str) -> None:
         channel: Channel | None = None
         with trio.move_on_after(self._limits.handshake_s) as handshake:
             stream = await open_tls_server(transport, self._context)

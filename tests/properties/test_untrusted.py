@@ -37,6 +37,8 @@ from company.chief.api.tus import checksum_untrusted, metadata_untrusted
 from company.chief.api.uploads import kind_untrusted
 from company.chief.facade import Invalid
 from company.chief.logs import parse_log_untrusted, tails_untrusted
+from company.chief.network.contacts import contact_key, contact_of_untrusted, contact_payload
+from company.chief.network.questions import open_answer_untrusted, open_question_untrusted
 from company.chief.outcome_cut import cut_outcome_untrusted
 from company.chief.rest_join import held_untrusted, join_untrusted
 from company.chief.rest_workers import _digest_untrusted
@@ -65,12 +67,21 @@ from p2p.base.codec import decode_value_untrusted, encode_value
 from p2p.base.envelope import open_untrusted, seal
 from p2p.base.errors import MalformedMessage, UsageError
 from p2p.base.frames import Frame, FrameParser, encode_frame_of, parse_frame_untrusted
-from p2p.base.keys import Identity
+from p2p.base.ids import digest
+from p2p.base.keys import Identity, company_id_text
 from p2p.base.schema import parse_any_untrusted
 from p2p.dht.advertisement import Advertisement, advertisement_of_untrusted, encode_advertisement, listing_of_untrusted, shard_key
 from p2p.dht.packets import Sealer
 from p2p.dht.records import Record, open_equivocation_untrusted, open_record_untrusted, sign_record
 from p2p.dht.routing import saved_contacts_untrusted
+from p2p.dht.tracker import KEY as TRACKER_KEY
+from p2p.dht.tracker import (
+    TrackerBook,
+    make_announcement,
+    open_announcement_untrusted,
+    peers_json,
+    peers_of_json_untrusted,
+)
 from p2p.net.hello import Refused, refusal_facts_untrusted
 from p2p.net.tls import key_of_certificate_untrusted, peer_certificate
 
@@ -214,6 +225,19 @@ def dht_record(payload: bytes, kind: str = "spare") -> bytes:
     return sign_record(ME, NET, key=b"k" * 20, kind=kind, sequence=1, expires=UnixTime(9), payload=payload).raw
 
 
+def announced(payload: bytes) -> object:
+    """A company that signs nonsense for a tracker."""
+    try:
+        record = sign_record(ME, NET, key=TRACKER_KEY, kind="tracker", sequence=1, expires=UnixTime(9), payload=payload)
+    except UsageError:
+        return None
+    return open_announcement_untrusted(msgpack.packb([record.raw, []]), NET)
+
+
+ANNOUNCEMENT = make_announcement(ME, NET, dht=(("127.0.0.1", 1),), rpc=(("::1", 2),), sequence=1, expires=UnixTime(1800))
+TRACKER = TrackerBook(NET, random.Random(1))
+TRACKER.announce(ANNOUNCEMENT, "127.0.0.1", UnixTime(1))
+TRACKED = peers_json(TRACKER, UnixTime(1))
 RECORDS = dht_record(b"a"), dht_record(b"b")
 
 
@@ -239,13 +263,48 @@ DHT_REPLY = SEALER.reply(b"i" * 20, b"t" * 8, unix=5, part=0, parts=1, result=[b
 ADVERTISEMENT = encode_advertisement(Advertisement(capability=SPARE, endpoints=(("192.0.2.1", 1),), slots=1, pythons=("3.11",)))
 
 
+def signed_question(data: bytes) -> object:
+    """A company that asks nonsense."""
+    try:
+        fields = msgpack.unpackb(data)
+        body, signature = seal(ME, "solicit-question", NET, fields)
+    except Exception:  # noqa: BLE001 - not even it can sign this
+        return None
+    return open_question_untrusted(body, signature, NET, asker=ME.public, own=ME.public, now=UnixTime(5))
+
+
+def signed_answer(data: bytes) -> object:
+    """A company that answers nonsense."""
+    try:
+        body, signature = seal(ME, "solicit-answer", NET, msgpack.unpackb(data))
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    return open_answer_untrusted(body, signature, NET, question_body=b"q", asked=ME.public, round_trip_s=0.0)
+
+
+def contact(payload: bytes) -> object:
+    """A company that says nonsense of itself."""
+    key = contact_key(company_id_text(ME.public))
+    return contact_of_untrusted(Record(key, ME.public, "contact", 1, UnixTime(9), payload, b""))
+
+
+QUESTION = msgpack.packb([1, ME.public, ME.public, b"n" * 16, SPARE, 1, 0, 0, 5, 35])
+ANSWERED = msgpack.packb([1, digest(b"q"), ME.public, 1, 2, 3, 4, 5])
+CONTACT = contact_payload("Lab", [("192.0.2.1", 1)], [], relays_for_others=True)
+
 CASES = (
+    Case("company/chief/network/questions.py:open_question_untrusted", signed_question, (QUESTION,)),
+    Case("company/chief/network/questions.py:open_answer_untrusted", signed_answer, (ANSWERED,)),
+    Case("company/chief/network/contacts.py:contact_of_untrusted", contact, (CONTACT,)),
     Case("p2p/dht/records.py:open_record_untrusted", lambda d: open_record_untrusted(d, NET), (RECORDS[0],)),
     Case(
         "p2p/dht/records.py:open_equivocation_untrusted",
         lambda d: open_equivocation_untrusted(d[: len(d) // 2], d[len(d) // 2 :], NET),
         (RECORDS[0] + RECORDS[1],),
     ),
+    Case("p2p/dht/tracker.py:open_announcement_untrusted", lambda d: open_announcement_untrusted(d, NET), (ANNOUNCEMENT,)),
+    Case("p2p/dht/tracker.py:open_announcement_untrusted", announced, (msgpack.packb([1, [["127.0.0.1", 5]], []]),)),
+    Case("p2p/dht/tracker.py:peers_of_json_untrusted", lambda d: peers_of_json_untrusted(d, NET, UnixTime(0)), (TRACKED,)),
     Case("p2p/dht/advertisement.py:advertisement_of_untrusted", advertisement_of_untrusted, (ADVERTISEMENT,)),
     Case("p2p/dht/packets.py:_open_untrusted", SEALER.open_request_untrusted, (DHT_REQUEST,)),
     Case("p2p/dht/packets.py:open_request_untrusted", dht_request, (DHT_REQUEST[125:],)),

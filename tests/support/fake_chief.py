@@ -17,6 +17,8 @@ import trio
 
 from company import views
 from company.chief.facade import Conflict, Invalid, NotFound, Principal, Refused, StorageFull, StoredFile, Streamed, TooLarge
+from company.chief.network.off import NetworkOff
+from company.chief.network.port import NetworkPort
 from p2p.base.errors import ParallelError
 
 T = TypeVar("T")
@@ -67,6 +69,7 @@ class FakeChief:
     needs_you: list[views.ReasonView] = field(default_factory=list)
     max_bytes: dict[str, int] = field(default_factory=lambda: {"package_max_bytes": 1 << 20, "dataset_max_bytes": 1 << 20})
     free_bytes: int = 1 << 40
+    network: NetworkPort = field(default_factory=lambda: NetworkOff("co-fake"))
     submitted: int = 0
     is_stopping: bool = False
     has_ended: bool = False  # ends `events`

@@ -20,6 +20,9 @@ COMMANDS = {
     *(f"data {v}" for v in ["upload", "list", "show", "rm"]),
     *(f"worker {v}" for v in ["join", "list", "pause", "resume", "drain", "quarantine", "release", "rm"]),
     *(f"token {v}" for v in ["create", "list", "revoke", "inspect"]),
+    *(f"network {v}" for v in ["status", "peers", "companies", "offers", "ping"]),
+    *(f"network bootstrap {v}" for v in ["list", "add", "rm", "test"]),
+    "lend status", "lend stop", "borrow search", "tracker",
     "admin backup", "admin restore", "contract verify",
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from company.chief.api.gate import Endpoint, Gate
 from company.chief.api.jobs import job_endpoints
 from company.chief.api.live import event_endpoints
 from company.chief.api.metrics import Metrics
+from company.chief.api.network import network_endpoints
 from company.chief.api.openapi import openapi_document
 from company.chief.api.results import result_endpoints
 from company.chief.api.system import system_endpoints
@@ -38,6 +39,7 @@ def api_routes(chief: Chief, *, auth: Auth, gate: Gate | None = None) -> list[Ro
         + worker_endpoints()
         + event_endpoints()
     )
+    endpoints += network_endpoints()
     endpoints += system_endpoints(door.metrics, lambda: openapi_document(endpoints, chief.company().version))
     endpoints.sort(key=lambda e: (e.pattern.count("{"), e.pattern))
     return [door.route(endpoint) for endpoint in endpoints]

@@ -1,0 +1,106 @@
+"""Makes the parts of a chief's network and hands each the others (I/O: measures the speed of this machine)."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import SystemRandom
+
+import trio
+
+from company import views
+from company.chief.addresses import Addresses
+from company.chief.network.advertising import Advertising, minute_of_week
+from company.chief.network.asking import Asking
+from company.chief.network.dialling import REGISTRY, PeerDialler
+from company.chief.network.finding import Finding
+from company.chief.network.ground import Ground, is_only_here
+from company.chief.network.known import Known
+from company.chief.network.lending import Facts
+from company.chief.network.outreach import Outreach
+from company.chief.network.peer_door import DIALS_BURST, DIALS_PER_S, PER_PEER_BURST, PER_PEER_PER_S, PeerDoor
+from company.chief.network.relay import RelayDesk
+from company.chief.network.service import NetworkService
+from company.chief.network.speed import measure_speed
+from company.chief.network.trackers import TrackerState, check_tracker_url
+from company.chief.store.store import Store
+from p2p.base.keys import Identity
+from p2p.dht.directory import Directory
+from p2p.dht.limits import Buckets
+from p2p.dht.tracker import TrackerBook
+from p2p.net.clock import read_unix
+from p2p.net.rpc import RpcLimits, RpcServer
+
+PARTIES_KEPT = 4096
+BY_RELAY = RpcLimits(connections=64, per_address=32)
+Workers = Callable[[], list[views.WorkerView]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """As `company start` has them."""
+
+    bootstrap: tuple[str, ...] = ()
+    trackers: tuple[str, ...] = ()
+    relay: bool = True
+    allow_private: bool = False
+
+
+async def build_network(
+    *, identity: Identity, name: str, network_id: bytes, directory: Directory, addresses: Addresses, store: Store, workers: Workers,
+    rung: str, options: Options, probe_udp: Callable[[str, int], Awaitable[bool]],
+) -> NetworkService:  # fmt: skip
+    """A network service, loaded and not yet running."""
+    ground = Ground(
+        identity=identity, name=name, network_id=network_id, directory=directory, addresses=addresses, allow_private=options.allow_private,
+        known=Known(identity.public), unix_time=read_unix,
+    )  # fmt: skip
+    speed = await trio.to_thread.run_sync(measure_speed)
+    dialler = PeerDialler(identity, options.allow_private)
+    finding = Finding(ground, store, options.bootstrap, [TrackerState(check_tracker_url(url)) for url in options.trackers])
+    advertising = Advertising(ground, store, lambda: facts_of(ground, workers(), rung, speed), options.relay)
+    relays = RelayDesk(is_on=options.relay)
+    door = PeerDoor(
+        identity=identity, network_id=network_id, directory=directory, relays=relays, allow_private=options.allow_private,
+        answer=advertising.answer, probe_udp=probe_udp, messages=Buckets(PER_PEER_PER_S, PER_PEER_BURST, PARTIES_KEPT),
+        dials=Buckets(DIALS_PER_S, DIALS_BURST, PARTIES_KEPT),
+    )  # fmt: skip
+    server = RpcServer(identity, REGISTRY, door.on_channel, limits=BY_RELAY)
+    service = NetworkService(
+        ground=ground, finding=finding, advertising=advertising, asking=Asking(ground, dialler, finding),
+        outreach=Outreach(ground, dialler, server, advertising.wake), door=door, relays=relays,
+        tracker=TrackerBook(network_id, SystemRandom()), machines=lambda: len(_here(workers())),
+    )  # fmt: skip
+    await service.load()
+    return service
+
+
+def facts_of(ground: Ground, workers: list[views.WorkerView], rung: str, speed: int) -> Facts:
+    """What could be lent at this moment: slots of workers that are here and confine strangers' code."""
+    here = _here(workers)
+    pythons = sorted({".".join(w.python.split(".")[:2]) for w in here if w.python})
+    now = read_unix()
+    return Facts(
+        arch=platform.machine().lower(), pythons=tuple(pythons), rung=here[0].isolation if here else rung, slots=sum(w.slots for w in here),
+        idle=sum(w.slots - w.slots_busy for w in here), machines=len(here), cores=sum(w.cores for w in here),
+        memory_mib=min((w.memory_bytes // max(1, w.slots) >> 20 for w in here), default=0), speed=speed, endpoints=ground.endpoints(),
+        relays=ground.relays, minute_of_week=minute_of_week(float(now)), now=now,
+    )  # fmt: skip
+
+
+def _here(workers: list[views.WorkerView]) -> list[views.WorkerView]:
+    found = [w for w in workers if w.state in ("idle", "busy")]
+    return [w for w in found if w.isolation == "bubblewrap"] or found
+
+
+def is_private_network(hosts: tuple[str, ...], named: tuple[str, ...]) -> bool:
+    """Whether private addresses may be dialled although nobody said so: this machine has no public one, and neither has what was named.
+
+    ``hosts``: this machine's addresses; ``named``: hosts of bootstrap nodes and trackers; a name counts as public.
+    """
+    return all(is_only_here(host) for host in hosts) and all(_is_private_literal(host) for host in named)
+
+
+def _is_private_literal(host: str) -> bool:
+    return host == "localhost" or ((host.replace(".", "").isdigit() or ":" in host) and is_only_here(host))

@@ -1,0 +1,137 @@
+"""What a company lends, to whom and when, and the advertisement that says so now (pure).
+
+The policy is the owner's and lies in the database; the advertisement is made from it and from the facts of this moment. Nothing is
+advertised that the policy does not allow: outside the schedule, after ``until``, or without a slot, it is withdrawn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from company.chief.network.schedule import Schedule, parse_schedule
+from p2p.base.clock import UnixTime
+from p2p.base.errors import UsageError
+from p2p.dht.advertisement import Advertisement, Relay
+
+MAX_SLOTS = 100_000
+MAX_NAMED = 100
+QUIET_S = 30.0  # between two advertisements that differ in the number of slots only
+ISOLATED = ("bubblewrap",)  # a stranger's code runs on no other rung
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What `company lend` was told."""
+
+    max_slots: int
+    until: UnixTime | None = None
+    schedule: str = ""
+    min_trust_permille: int = 0
+    only_to: tuple[str, ...] = ()  # company ids; empty: whoever is trusted enough
+    price_milli: int = 0
+    max_frame_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """This company at this moment."""
+
+    arch: str
+    pythons: tuple[str, ...]
+    rung: str
+    slots: int
+    idle: int
+    machines: int
+    cores: int
+    memory_mib: int  # per slot
+    speed: int
+    endpoints: tuple[tuple[str, int], ...]
+    relays: tuple[Relay, ...]
+    minute_of_week: int
+    now: UnixTime
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether it lends now, why not, and what is said to others."""
+
+    code: str  # lending | not-lending | …
+    text: str
+    advertisements: tuple[Advertisement, ...] = ()
+
+
+def checked(policy: Policy, now: UnixTime) -> Policy:
+    """The policy itself. Raises `UsageError` where it cannot be meant."""
+    if not 1 <= policy.max_slots <= MAX_SLOTS:
+        raise UsageError("bad-lending", f"--max-workers lies in 1..{MAX_SLOTS}, got {policy.max_slots}")
+    if policy.until is not None and policy.until <= now:
+        raise UsageError("bad-lending", "--until lies in the past")
+    if not 0 <= policy.min_trust_permille <= 1000:
+        raise UsageError("bad-lending", "--min-trust lies in 0..1")
+    if len(policy.only_to) > MAX_NAMED or any(not name.startswith("co-") or len(name) != 19 for name in policy.only_to):
+        raise UsageError(
+            "bad-lending", f"--to names at most {MAX_NAMED} companies by their id", hint="company network companies lists them"
+        )
+    parse_schedule(policy.schedule)
+    return policy
+
+
+def standing(policy: Policy | None, facts: Facts) -> Standing:
+    """What follows from policy and facts."""
+    if policy is None:
+        return Standing("not-lending", "Nothing is lent.")
+    if policy.until is not None and policy.until <= facts.now:
+        return Standing("lending-over", "The time given with --until is over.")
+    schedule: Schedule = parse_schedule(policy.schedule)
+    if not schedule.is_on(facts.minute_of_week):
+        wait = schedule.minutes_until_change(facts.minute_of_week)
+        return Standing("lending-off-schedule", f"Nothing is lent outside {schedule.text}; it begins again in {wait} min.")
+    if facts.rung not in ISOLATED:
+        return Standing("lending-unsafe", f"Strangers' work needs the isolation bubblewrap; here it is {facts.rung}. See: company doctor")
+    slots = min(policy.max_slots, facts.slots)
+    if slots < 1 or not facts.pythons:
+        return Standing("lending-no-slots", "No worker is here that could be lent.")
+    if not facts.endpoints and not facts.relays:
+        return Standing("lending-unreachable", "No other company can reach this one, directly or by a relay. See: company network status")
+    offered = tuple(_advertisement(policy, facts, slots, python) for python in facts.pythons[:4])
+    machines = f"{facts.machines} machine{'s' if facts.machines != 1 else ''}"
+    return Standing("lending", f"{slots} slot{'s' if slots != 1 else ''} on {machines} {'is' if slots == 1 else 'are'} offered.", offered)
+
+
+def _advertisement(policy: Policy, facts: Facts, slots: int, python: str) -> Advertisement:
+    return Advertisement(
+        capability=f"spare/v1/{facts.arch}/py{python}/{facts.rung}", endpoints=facts.endpoints[:4], relays=facts.relays[:2],
+        slots=min(slots, facts.idle), cores=facts.cores, memory_mib=facts.memory_mib, pythons=facts.pythons[:8], runtimes=("python",),
+        speed=facts.speed, max_frame_s=policy.max_frame_s, min_trust_permille=policy.min_trust_permille, price_milli=policy.price_milli,
+        schedule=policy.schedule,
+    )  # fmt: skip
+
+
+def is_due(new: Advertisement, old: Advertisement | None, since_s: float) -> bool:
+    """Whether ``new`` is to be published in place of ``old``, ``since_s`` after that was. What only counts slots waits a little."""
+    if old is None or _but_slots(new) != _but_slots(old):
+        return True
+    return new.slots != old.slots and (since_s >= QUIET_S or not old.slots or not new.slots)
+
+
+def _but_slots(advertisement: Advertisement) -> dict[str, Any]:
+    return {k: v for k, v in asdict(advertisement).items() if k != "slots"}
+
+
+def may_borrow(policy: Policy | None, company: str) -> bool:
+    """Whether this company is one of those that are meant; trust is judged elsewhere."""
+    return policy is not None and (not policy.only_to or company in policy.only_to)
+
+
+def policy_as_json(policy: Policy) -> bytes:
+    """For the database."""
+    return json.dumps(asdict(policy)).encode()
+
+
+def policy_of_json(data: bytes) -> Policy:
+    """Out of the database."""
+    values: Mapping[str, Any] = json.loads(data)
+    return Policy(**{**values, "only_to": tuple(values.get("only_to", ()))})

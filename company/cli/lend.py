@@ -1,0 +1,86 @@
+"""company lend: offer this company's workers to others (I/O)."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+import click
+
+from company.cli.framework import DURATION, LazyGroup, Session, pass_session
+from company.cli.output import ago, print_json, safe, say
+from company.config import parse_duration_s
+from p2p.base.errors import UsageError
+
+
+@click.group(cls=LazyGroup, invoke_without_command=True)
+@click.option("--max-workers", type=click.IntRange(1), metavar="N", help="At most so many slots at a time.")
+@click.option("--until", metavar="TIME", help="Ends then: 2h, or 2026-12-24T18:00 on this machine's clock.")
+@click.option("--schedule", default="", metavar="WHEN", help='Only then: "18:00-08:00", "mon-fri 18:00-08:00, sat-sun".')
+@click.option("--min-trust", type=click.FloatRange(0, 1), default=0.0, metavar="0..1", help="Only to companies trusted at least so much.")
+@click.option("--to", "only_to", multiple=True, metavar="COMPANY", help="Only to these companies, by id.")
+@click.option("--price", type=click.FloatRange(0), default=0.0, help="Favours asked per unit given; 0 asks nothing.")
+@click.option("--max-frame", type=DURATION, metavar="TIME", help="Longest contract, such as 2h.")
+@click.option("--preview", is_flag=True, help="Only say what would be offered.")
+@click.pass_context
+def lend(
+    ctx: click.Context, max_workers: int | None, until: str | None, schedule: str, min_trust: float, only_to: tuple[str, ...], price: float,
+    max_frame: float | None, preview: bool,
+) -> None:  # fmt: skip
+    """Offer idle workers to other companies. The offer is signed and found in the network until `company lend stop`."""
+    if ctx.invoked_subcommand is not None:
+        return
+    session = ctx.ensure_object(Session)
+    if max_workers is None:
+        raise click.UsageError("give --max-workers N (slots), or status, or stop")
+    view = session.client().network.lend(
+        max_workers, until=until_of(until, time.time()), schedule=schedule, min_trust=min_trust, only_to=list(only_to),
+        price_milli=round(price * 1000), max_frame_s=int(max_frame or 0), preview=preview,
+    )  # fmt: skip
+    _show(session, view)
+
+
+@lend.command()
+@pass_session
+def status(session: Session) -> None:
+    """Say what is lent."""
+    _show(session, session.client().network.lending())
+
+
+@lend.command()
+@pass_session
+def stop(session: Session) -> None:
+    """Withdraw every offer, now."""
+    _show(session, session.client().network.stop_lending())
+
+
+def until_of(text: str | None, now: float) -> float | None:
+    """Unix seconds of a duration from now or a local time. Raises `UsageError`."""
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        pass
+    try:
+        return now + parse_duration_s(text)
+    except UsageError:
+        raise UsageError("bad-until", f"{text[:40]!r} is neither a duration nor a time", hint="write 2h or 2026-12-24T18:00") from None
+
+
+def _show(session: Session, view: dict[str, Any]) -> None:
+    if session.as_json:
+        print_json("lending/1", view)
+        return
+    say(("Preview: " if view["preview"] else "") + safe(view["text"]))
+    if view["max_workers"]:
+        terms = [f"at most {view['max_workers']} slots", f"until {ago(view['until'], time.time())}" if view["until"] else "until stopped"]
+        terms += [view["schedule"]] if view["schedule"] else []
+        terms += [f"trust at least {view['min_trust']:g}"] if view["min_trust"] else []
+        terms += [f"only to {', '.join(view['only_to'])}"] if view["only_to"] else []
+        say(f"  terms     {safe('; '.join(terms))}")
+    for capability in view["capabilities"]:
+        say(f"  offered   {safe(capability)}: {view['slots']} idle slots")
+    if view["published"]:
+        say(f"  kept by   {view['stored_on']} nodes of the network")

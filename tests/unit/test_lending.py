@@ -1,0 +1,96 @@
+"""What is lent, when, to whom, and what others are told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from company.chief.network.lending import Facts, Policy, checked, is_due, may_borrow, policy_as_json, policy_of_json, standing
+from company.chief.network.schedule import parse_schedule
+from p2p.base.clock import UnixTime
+from p2p.base.errors import UsageError
+
+NOW = UnixTime(1_700_000_000)
+FACTS = Facts(
+    arch="x86_64", pythons=("3.11",), rung="bubblewrap", slots=20, idle=12, machines=5, cores=20, memory_mib=2048, speed=900,
+    endpoints=(("203.0.113.9", 8468),), relays=(), minute_of_week=0, now=NOW,
+)  # fmt: skip
+
+
+def at(day: int, hour: int, minute: int = 0) -> int:
+    return day * 1440 + hour * 60 + minute
+
+
+def test_slots_and_machines_are_said_and_no_more_than_allowed_is_offered() -> None:
+    said = standing(Policy(max_slots=8), FACTS)
+    assert said.text == "8 slots on 5 machines are offered."
+    (offer,) = said.advertisements
+    assert (offer.capability, offer.slots, offer.speed) == ("spare/v1/x86_64/py3.11/bubblewrap", 8, 900)
+    assert standing(Policy(max_slots=50), FACTS).advertisements[0].slots == 12  # what is idle
+
+
+@pytest.mark.parametrize(
+    ("policy", "facts", "code"),
+    [
+        (None, FACTS, "not-lending"),
+        (Policy(max_slots=1, until=NOW), FACTS, "lending-over"),
+        (Policy(max_slots=1, schedule="tue"), FACTS, "lending-off-schedule"),
+        (Policy(max_slots=1), replace(FACTS, rung="landlock"), "lending-unsafe"),
+        (Policy(max_slots=1), replace(FACTS, slots=0), "lending-no-slots"),
+        (Policy(max_slots=1), replace(FACTS, endpoints=()), "lending-unreachable"),
+    ],
+)
+def test_nothing_is_offered_that_may_not_be(policy: Policy | None, facts: Facts, code: str) -> None:
+    said = standing(policy, facts)
+    assert (said.code, said.advertisements) == (code, ())
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(max_slots=0), Policy(max_slots=1, until=NOW), Policy(max_slots=1, min_trust_permille=1001),
+        Policy(max_slots=1, only_to=("lab",)), Policy(max_slots=1, schedule="whenever"),
+    ],
+)  # fmt: skip
+def test_a_policy_that_cannot_be_meant_is_refused(policy: Policy) -> None:
+    with pytest.raises(UsageError):
+        checked(policy, NOW)
+
+
+def test_a_policy_survives_the_database() -> None:
+    policy = Policy(max_slots=3, until=UnixTime(NOW + 9), schedule="sat-sun", only_to=("co-aaaaaaaaaaaaaaaa",), price_milli=5)
+    assert policy_of_json(policy_as_json(policy)) == policy
+
+
+def test_only_those_who_are_named_may_borrow() -> None:
+    named = Policy(max_slots=1, only_to=("co-aaaaaaaaaaaaaaaa",))
+    assert may_borrow(named, "co-aaaaaaaaaaaaaaaa") and not may_borrow(named, "co-bbbbbbbbbbbbbbbb")
+    assert may_borrow(Policy(max_slots=1), "co-bbbbbbbbbbbbbbbb") and not may_borrow(None, "co-bbbbbbbbbbbbbbbb")
+
+
+def test_a_number_of_slots_waits_a_little_and_other_terms_and_zero_do_not() -> None:
+    (offer,) = standing(Policy(max_slots=20), FACTS).advertisements
+    assert is_due(offer, None, 0) and not is_due(offer, offer, 1e6)
+    assert not is_due(replace(offer, slots=5), offer, 29) and is_due(replace(offer, slots=5), offer, 30)
+    assert is_due(replace(offer, slots=0), offer, 0) and is_due(replace(offer, price_milli=9), offer, 0)
+
+
+def test_a_night_runs_past_midnight_and_past_the_week() -> None:
+    nights = parse_schedule("mon-fri 18:00-08:00, sun 22:00-02:00")
+    assert nights.is_on(at(0, 18)) and nights.is_on(at(1, 7, 59)) and not nights.is_on(at(1, 8))
+    assert nights.is_on(at(5, 7)) and not nights.is_on(at(5, 18))  # Friday's night ends on Saturday
+    assert nights.is_on(at(6, 23)) and nights.is_on(at(0, 1, 59)) and not nights.is_on(at(0, 2))
+    assert nights.minutes_until_change(at(0, 17)) == 60
+
+
+def test_whole_days_every_day_and_always() -> None:
+    assert parse_schedule("sat-mon").is_on(at(0, 12)) and not parse_schedule("sat-mon").is_on(at(1, 0))
+    assert all(parse_schedule("09:00-10:00").is_on(at(day, 9)) for day in range(7))
+    assert parse_schedule("").is_on(5) and parse_schedule("").minutes_until_change(5) is None
+
+
+@pytest.mark.parametrize("text", ["whenever", "mon-xyz", "25:00-26:00", "10:00-10:00", "mon 9-10", "mon,,tue", "mo" * 40, "09:60-10:00"])
+def test_what_is_no_schedule_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_schedule(text)

@@ -1,0 +1,104 @@
+"""Questions bound to both companies, who is known, what may be dialled, and what the doctor says."""
+
+from __future__ import annotations
+
+import pytest
+
+from company import network_views as nv
+from company.chief.facade import NotFound
+from company.chief.network.building import is_private_network
+from company.chief.network.contact import Contact
+from company.chief.network.findings import network_findings
+from company.chief.network.known import MAX_COMPANIES, Known
+from company.chief.network.questions import Question, open_answer_untrusted, open_question_untrusted, sign_answer, sign_question
+from company.chief.network.trackers import check_tracker_url
+from company.cli.lend import until_of
+from p2p.base.clock import UnixTime
+from p2p.base.errors import MalformedMessage, UsageError
+from p2p.base.keys import Identity
+from p2p.dht.solicit import Answer
+
+NET, NOW = b"n" * 16, UnixTime(1_700_000_000)
+A, B, C = (Identity(letter * 32) for letter in (b"a", b"b", b"c"))
+
+
+def question() -> Question:
+    return Question(asker=A.public, asked=B.public, nonce=b"n" * 16, capability="c", slots=1, memory_mib=0, frame_s=0, created=NOW)
+
+
+def test_a_question_is_read_by_whom_it_is_meant_for_and_nobody_else() -> None:
+    body, signature = sign_question(A, NET, question())
+    opened = open_question_untrusted(body, signature, NET, asker=A.public, own=B.public, now=NOW)
+    assert opened == question()
+    for asker, own, net, now in ((C, B, NET, NOW), (A, C, NET, NOW), (A, B, b"o" * 16, NOW), (A, B, NET, UnixTime(NOW + 700))):
+        with pytest.raises(MalformedMessage):
+            open_question_untrusted(body, signature, net, asker=asker.public, own=own.public, now=now)
+
+
+def test_an_answer_belongs_to_one_question_and_one_company() -> None:
+    body, signature = sign_answer(B, NET, b"question", Answer(key=B.public, idle_slots=7, speed=3))
+    answer = open_answer_untrusted(body, signature, NET, question_body=b"question", asked=B.public, round_trip_s=0.5)
+    assert (answer.idle_slots, answer.speed, answer.round_trip_s) == (7, 3, 0.5)
+    for asked, text in ((C, b"question"), (B, b"another")):
+        with pytest.raises(MalformedMessage):
+            open_answer_untrusted(body, signature, NET, question_body=text, asked=asked.public, round_trip_s=0.5)
+
+
+def test_known_companies_are_bounded_and_never_ourselves() -> None:
+    known = Known(A.public)
+    known.heard(Contact(key=A.public), "offer", 0.0)
+    for number in range(MAX_COMPANIES + 5):
+        known.heard(Contact(key=number.to_bytes(32, "big")), "offer", float(number))
+    assert len(known) == MAX_COMPANIES and known.get((4).to_bytes(32, "big")) is None and known.get(A.public) is None
+
+
+def test_what_a_chief_says_of_itself_outweighs_an_old_offer() -> None:
+    known = Known(A.public)
+    known.heard(Contact(key=B.public, endpoints=(("192.0.2.1", 1),)), "contact", 0.0, name="Lab")
+    known.heard(Contact(key=B.public, endpoints=(("192.0.2.9", 1),)), "offer", 1.0)
+    found = known.find("Lab")
+    assert found.contact.endpoints == (("192.0.2.1", 1),) and found.seen_at == 1.0
+    assert known.find(found.id) is not None and known.find(found.id[:8]).id == found.id
+
+
+def test_unknown_and_ambiguous_names_are_said() -> None:
+    known = Known(A.public)
+    for identity in (B, C):
+        known.heard(Contact(key=identity.public), "contact", 0.0, name="Lab")
+    with pytest.raises(NotFound) as refused:
+        known.find("Lab")
+    assert refused.value.code == "company-ambiguous"
+    with pytest.raises(NotFound) as refused:
+        known.find("co-nobody")
+    assert refused.value.code == "company-unknown"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "named", "expected"),
+    [
+        (("10.0.0.5", "127.0.0.1"), (), True),  # a first node on a LAN
+        (("10.0.0.5",), ("10.0.0.9", "localhost"), True),
+        (("10.0.0.5",), ("dht.example",), False),  # a name may lead anywhere
+        (("10.0.0.5",), ("8.8.8.8",), False),
+        (("8.8.4.4", "127.0.0.1"), (), False),  # a public node is asked by strangers
+    ],
+)
+def test_private_addresses_are_dialled_only_in_private_networks(hosts: tuple[str, ...], named: tuple[str, ...], expected: bool) -> None:
+    assert is_private_network(hosts, named) is expected
+
+
+def test_the_doctor_says_which_port_is_closed_and_how_far_the_clock_is_off() -> None:
+    port = nv.PortView(port="udp", address="0.0.0.0:8468", verdict="closed", consequence="Nobody asks.", fix="open it")
+    view = nv.NetworkView(state="public", company="co", network="", ports=[port], skew_s=700.0, relay=nv.RelayView(serves=True))
+    found = {f["id"]: f for f in network_findings(view)}
+    assert found["network-port"]["fix"] == "open it" and found["network-clock"]["verdict"] == "fail"
+    assert "700 s behind" in found["network-clock"]["text"] and found["network"]["verdict"] == "ok"
+    assert network_findings(nv.NetworkView(state="off", company="", network="", relay=nv.RelayView(serves=False))) == []
+
+
+def test_times_and_tracker_addresses_are_read_or_refused() -> None:
+    assert until_of("2h", 100.0) == 7300.0 and until_of(None, 0.0) is None
+    assert check_tracker_url("http://t.example:8471/") == "http://t.example:8471"
+    for call in (lambda: until_of("soon", 0.0), lambda: check_tracker_url("ftp://x"), lambda: check_tracker_url("t.example")):
+        with pytest.raises(UsageError):
+            call()
