@@ -198,8 +198,10 @@ def test_two_messages_with_one_number_make_a_proof_and_end_the_contract() -> Non
 def test_a_message_that_denies_the_one_before_it_is_a_proof_too() -> None:
     world = running()
     assert world.lender.machine is not None
-    last = world.lender.machine.a.out[-1]
-    next_ = forge(world, last, sequence=len(world.lender.machine.a.out) + 1, prev=b"x" * 32)
+    out = world.lender.machine.a.out
+    last = next(s for s in reversed(out) if isinstance(s.message, m.Epoch))
+    number = last.message.epoch + 1  # type: ignore[attr-defined]
+    next_ = forge(world, last, sequence=len(out) + 1, prev=b"x" * 32, epoch=number)  # right in everything else
     world.tell(world.borrower, e.Received(next_.wire, WALL))
     world.run(1)
     assert "denies" in verify_fork_untrusted(NET, world.borrower.proofs[0]).what
