@@ -97,7 +97,9 @@ def test_a_sweep_takes_up_where_it_stopped_and_jobs_do_not_change_it(tmp_path: P
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_sweep_that_can_be_taken_up(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "simulator", "sweep", "votes", "--param", "m=1:40:1", "--jobs", "1", "--out", str(tmp_path / "s")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # a shell's background job ignores Ctrl-C and hands that on; the sweep is to be stopped wherever the tests run
+    heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
     points = tmp_path / "s" / "points.ndjson"
     deadline = time.monotonic() + 60
     while not (points.exists() and points.stat().st_size) and time.monotonic() < deadline:
