@@ -232,15 +232,11 @@ class DhtCore:
         """The k nearest that fit into so many bytes."""
         v4: list[bytes] = []
         v6: list[bytes] = []
-        for contact in self.table.nearest(int.from_bytes(target, "big"), self.p.k + 1):
-            if contact.id == asker:
-                continue
+        for contact in self.table.nearest(int.from_bytes(target, "big"), self.p.k, but=asker):
             room -= len(contact.row)
             if room < 0:
                 break
             (v4 if len(contact.packed) == 6 else v6).append(contact.row)
-        if len(v4) + len(v6) > self.p.k:
-            (v4 if len(v4) else v6).pop()
         return [b"".join(v4), b"".join(v6)]
 
     def _value_parts(self, request: pk.Request, asker: int, room: int, is_proved: bool, now: float) -> list[list[Any]]:

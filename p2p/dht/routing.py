@@ -97,14 +97,29 @@ class Table:
         """How many leading bits an id shares with ours; also its bucket."""
         return ID_BITS - (self.own_id ^ id_).bit_length()
 
-    def nearest(self, target: int, count: int, *, is_reliable: bool = True) -> list[Contact]:
-        """Exactly the ``count`` nearest, nearest first; ``is_reliable``: only those whose last request was answered."""
-        contacts = self._contacts
-        if is_reliable:
-            distances = sorted([id_ ^ target for id_, c in contacts.items() if not c.failures])
-        else:
-            distances = sorted([id_ ^ target for id_ in contacts])
-        return [contacts[d ^ target] for d in distances[:count]]
+    def nearest(self, target: int, count: int, *, is_reliable: bool = True, but: int | None = None) -> list[Contact]:
+        """Exactly the ``count`` nearest, nearest first, ``but`` one; ``is_reliable``: only those whose last request was answered.
+
+        No need to sort the whole table: what shares more bits with the target is nearer. First the target's own bucket, then all deeper
+        ones together (there our own id and the target part), then the shallower ones one by one.
+        """
+        bits = self.shared_bits(target)
+        buckets = self._buckets
+        found: list[Contact] = []
+        for group in self._groups_from(bits):
+            by_distance = {
+                id_ ^ target: c for n in group for id_, c in buckets[n].items() if id_ != but and not (is_reliable and c.failures)
+            }
+            found += [by_distance[d] for d in sorted(by_distance)]
+            if len(found) >= count:
+                break
+        return found[:count]
+
+    def _groups_from(self, bits: int) -> Iterator[list[int]]:
+        used = [n for n, bucket in self._buckets.items() if bucket]
+        yield [n for n in used if n == bits]
+        yield [n for n in used if n > bits]
+        yield from ([n] for n in sorted((n for n in used if n < bits), reverse=True))
 
     def wants(self, id_: int, address: Address) -> bool:
         """Whether this node would get a place, if it answered."""
