@@ -63,7 +63,9 @@ def test_work_is_calibrated_to_the_time_that_was_asked_for() -> None:
 
 def test_everything_stored_among_the_nodes_of_the_benchmark_is_found_again() -> None:
     store, get = dht_rows(quick=True)
-    assert store.notes["cost"].endswith("20 of 20 succeeded") and get.notes["cost"].endswith("20 of 20 succeeded")
+    for row in (store, get):
+        assert set(row.samples) == {"company", "company, 3 in flight"}
+        assert all(row.notes[name].endswith("20 of 20 succeeded") for name in row.samples)
     assert store.ours is not None and get.ours is not None and 0 < get.ours < store.ours
 
 
