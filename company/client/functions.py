@@ -120,15 +120,40 @@ def check_safe(value: Any, where: str) -> None:
 
 # ---- modules ----------------------------------------------------------------------------------------------------------
 def module_names(packed: bytes) -> set[str]:
-    """The imported modules that a pickle names. Every string that is such a name counts: one too many does no harm."""
-    if len(packed) > MAX_SCANNED_BYTES:
-        packed = packed[:MAX_SCANNED_BYTES]
+    """The imported modules that opening a pickle would import: those of its globals, and those that cloudpickle imports by name.
+
+    Only these: the ``__module__`` that a function by value carries along is a word, and what that module imports is not needed.
+    """
     found: set[str] = set()
+    strings: list[str] = []  # in the order in which they come onto the stack; what is fetched from the memo comes again
+    memo: dict[int, str] = {}
+    last = ""  # the string that was pushed by the opcode before
+    is_import = False
     try:
-        for _, argument, _ in pickletools.genops(packed):
-            if type(argument) is str:
-                found.add(argument)
-                found.add(argument.split(" ")[0])  # the old form: "module name"
+        for opcode, argument, _ in pickletools.genops(packed[:MAX_SCANNED_BYTES]):
+            name = opcode.name
+            if name == "MEMOIZE":
+                memo[len(memo)] = last
+                continue
+            last = ""
+            if type(argument) is str and "UNICODE" in name:
+                last = argument
+            elif name in ("BINGET", "LONG_BINGET"):
+                last = memo.get(int(argument or 0), "")
+            elif name == "STACK_GLOBAL" and len(strings) >= 2:
+                found.add(strings[-2])
+                is_import = strings[-1] == "subimport"
+                strings.clear()
+                last = "\0subimport" if is_import else ""  # as a memo entry it stands for the function
+            elif name == "GLOBAL":
+                found.add(str(argument).split(" ")[0])
+            if last == "\0subimport":
+                is_import = True
+            elif last:
+                if is_import:
+                    found.add(last)
+                    is_import = False
+                strings.append(last)
     except ValueError:  # cut off above
         pass
     return {name for name in found if name in sys.modules}

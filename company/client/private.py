@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import weakref
 from pathlib import Path
 
@@ -42,33 +43,53 @@ class PrivateCompany(Client):
         home = Path(self._folder.name)
         slots = workers or len(os.sched_getaffinity(0))
         environ = {k: v for k, v in os.environ.items() if not k.startswith("COMPANY_")} | {"COMPANY_HOME": str(home)}
-        arguments = ["start", "--workers", str(slots), "--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--dht", "off", "--json"]
+        arguments = ["start", "--workers", "0", "--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--dht", "off", "--json"]
         self._log = (home / "chief.log").open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(os.getpid()), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=self._log, env=environ, start_new_session=True,
-        )  # fmt: skip
-        self._end = weakref.finalize(self, _end, self._process, self._folder)
+        self._environ = environ
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._end = weakref.finalize(self, _end, self._processes, self._folder)
         try:
-            said = self._ready()
+            said = self._start(arguments)
+            address = find_chief(home, environ | {"COMPANY_TOKEN": str(said["token"])}, url=str(said["http"]))
+            super().__init__(address, state=home / "client")
+            self._join(slots)
         except BaseException:
             self._end()
             raise
-        address = find_chief(home, environ | {"COMPANY_TOKEN": str(said["token"])}, url=str(said["http"]))
-        super().__init__(address, state=home / "client")
 
-    def _ready(self) -> dict[str, object]:
-        assert self._process.stdout is not None
-        is_there = select.select([self._process.stdout], [], [], READY_S)[0]
-        line = self._process.stdout.readline() if is_there else b""
+    def _join(self, slots: int) -> None:
+        """Its slots: they may take what the program has imported, since it is this machine's own and its owner runs the program."""
+        arguments = ["worker", "join", "--slots", str(slots), "--name", "local", "--allow-requirements", "--json", "--token-file", "-"]
+        self._start(arguments, str(self.create_token("worker")["token"]).encode() + b"\n")
+        end = time.monotonic() + READY_S
+        while int(self.company()["slots"]) < slots:
+            if time.monotonic() > end:
+                raise self._failed("its slots did not join")
+            time.sleep(0.02)
+
+    def _start(self, arguments: list[str], stdin: bytes = b"") -> dict[str, object]:
+        """Start one process and return the line that it prints when it is ready."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", _START, str(os.getpid()), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._log, env=self._environ, start_new_session=True,
+        )  # fmt: skip
+        self._processes.append(process)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(stdin)
+        process.stdin.close()
+        is_there = select.select([process.stdout], [], [], READY_S)[0]
+        line = process.stdout.readline() if is_there else b""
         try:
             return dict(json.loads(line))
         except ValueError:
-            self._log.flush()
-            told = Path(self._log.name).read_text("utf-8", "replace")[-2000:]
-            raise ChiefUnreachable(
-                "local-company-failed", f"a company on this machine did not start: {told or 'no word'}", hint="company doctor"
-            ) from None
+            raise self._failed("no word from it") from None
+
+    def _failed(self, what: str) -> ChiefUnreachable:
+        self._log.flush()
+        told = Path(self._log.name).read_text("utf-8", "replace")[-2000:]
+        text = f"a company on this machine did not start: {told or what}"
+        return ChiefUnreachable("local-company-failed", text, hint="company doctor")
 
     def close(self) -> None:
         """End the company and forget everything in it."""
@@ -89,14 +110,15 @@ def local(workers: int | None = None) -> PrivateCompany:
     return PrivateCompany(workers)
 
 
-def _end(process: subprocess.Popen[bytes], folder: tempfile.TemporaryDirectory[str]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+def _end(processes: list[subprocess.Popen[bytes]], folder: tempfile.TemporaryDirectory[str]) -> None:
+    for process in reversed(processes):  # the slots before their chief
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
     folder.cleanup()

@@ -26,6 +26,8 @@ def test_parallel_runs_on_the_company(client: company_module.Client) -> None:
     assert found == [i * i for i in range(300)]
     lazily = joblib.Parallel(backend="company", n_jobs=2, return_as="generator")(joblib.delayed(samples.square)(i) for i in range(20))
     assert list(lazily) == [i * i for i in range(20)]
+    jobs = client.jobs()["items"]
+    assert sum(job["fragments"]["done"] for job in jobs) > 2  # joblib runs alone, without a word, where it is told of one slot
     with pytest.raises(ZeroDivisionError):
         joblib.Parallel(backend="company", n_jobs=2)(joblib.delayed(samples.divide)(1, i) for i in (1, 0))
 
@@ -47,3 +49,4 @@ def test_a_grid_search_has_the_same_scores_as_locally(client: company_module.Cli
     alone = scores(1)
     with joblib.parallel_config(backend="company"):
         assert (scores(-1) == alone).all()
+    assert client.jobs()["items"][0]["fragments"]["done"] > 0
