@@ -46,6 +46,11 @@ class Client:
         """Close the connection."""
         self.transport.close()
 
+    @property
+    def home(self) -> Path | None:
+        """The home that this client belongs to, nil for one that keeps nothing."""
+        return self._state.parent if self._state is not None else None
+
     # -- the company
     def company(self) -> dict[str, Any]:
         """The company itself."""

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from company.client.address import read_running
 from company.client.transport import Transport, path_of
-from company.errors import ChiefUnreachable, CompanyError, NotReadyError
+from company.errors import ChiefUnreachable, CompanyError, NotAuthorisedError, NotReadyError
 from p2p.base.errors import ParallelError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ FRAME_BYTES = 4 << 20  # several chunks travel together up to this
 FRAME_COUNT = 4096
 POLL_S = 10.0
 AWAY_S = 600.0  # how long a chief may be unreachable before what it holds is given up
+NEW_TOKEN_S = 30.0  # a chief that starts writes its new token a moment after the old one fails
 SILENT_S = 10.0  # without a result, before the reason is asked for and said
 _MAX_BODY = 1 << 32
 
@@ -61,6 +63,7 @@ class Session:
         self._place, self._failed = (-1, -1), 0
         self._landed_at = time.monotonic()
         self._said: set[str] = set()
+        self._transports: list[Transport] = []
         self._threads = [
             threading.Thread(target=run, name=f"company-{what}", daemon=True)
             for run, what in ((self._send, "send"), (self._receive, "receive"))
@@ -91,9 +94,14 @@ class Session:
         if wait:
             self._threads[0].join(30.0 if timeout_s is None else timeout_s)
 
+    def _transport(self) -> Transport:
+        transport = Transport(self._client.transport.address)
+        self._transports.append(transport)
+        return transport
+
     # ---- the sending thread -----------------------------------------------------------------------------------------------
     def _send(self) -> None:
-        transport = Transport(self._client.transport.address)
+        transport = self._transport()
         try:
             while True:
                 with self._lock:
@@ -141,15 +149,35 @@ class Session:
         while True:
             try:
                 return ask()
-            except (ChiefUnreachable, NotReadyError):
+            except (ChiefUnreachable, NotReadyError, NotAuthorisedError) as error:
+                is_new_token = isinstance(error, NotAuthorisedError)  # this home's chief has another after each start
+                if is_new_token and (error.code != "token-unknown" or not self._find_again()) and time.monotonic() - since > NEW_TOKEN_S:
+                    raise
                 if time.monotonic() - since > AWAY_S or self._ended:
                     raise
+                self._find_again()
                 time.sleep(pause)
                 pause = min(5.0, pause * 2)
 
+    def _find_again(self) -> bool:
+        """Take the address and token that the chief of this client's home wrote when it started anew; whether they are others.
+
+        Only for the chief that it was found as, or one at the very same place: a client of a chief elsewhere is led nowhere else.
+        """
+        before = self._client.transport.address
+        found = read_running(self._client.home) if self._client.home is not None else None
+        if found is None or found.token is None or (found.token, found.url) == (before.token, before.url):
+            return False
+        if before.pid is None and (found.host, found.port) != (before.host, before.port):
+            return False
+        self._client.transport.address = found
+        for transport in self._transports:
+            transport.address = found
+        return True
+
     # ---- the receiving thread ---------------------------------------------------------------------------------------------
     def _receive(self) -> None:
-        transport = Transport(self._client.transport.address)
+        transport = self._transport()
         try:
             while True:
                 with self._lock:
