@@ -57,7 +57,7 @@ def tiny_row(company: BenchCompany, peers: list[Peer], scale: Scale, say: Say) -
 
 
 def _local_s(packages: Path, folder: Path, n: int) -> float:
-    from company.local import run_local
+    from company.local_engine import run_local
 
     began = time.perf_counter()
     run_local(packages / "identity", packages / "data.txt", params={"n": n}, out=folder / "out")

@@ -58,7 +58,7 @@ def run_package(
                 options = {"max_fails": max_fails, "retries": retries, "time_limit_s": time_limit, "memory_bytes": memory}
                 facts = run_as_job(session.client(), pkg, data, values, out, progress, options)
             else:
-                from company.local import run_local
+                from company.local_engine import run_local
 
                 cluster = None
                 if address is not None:

@@ -20,7 +20,7 @@ def run_as_job(
     client: Client, package: Path, data: Path, params: Mapping[str, Any], out: Path, progress: LocalProgress | None,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Submit, wait, download. Returns the facts of `company.local.run_local`. Raises `JobFailed` with them."""
+    """Submit, wait, download. Returns the facts of `company.local_engine.run_local`. Raises `JobFailed` with them."""
     began = time.monotonic()
     job = client.submit(package, data, params=params, **options)
     while not job.is_over:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from company.errors import FragmentsFailed, JobFailed
-from company.local import run_local
+from company.local_engine import run_local
 from company.one_fragment import run_fragment, try_fragment
 from company.package import DEFAULT_MEMORY_BYTES, DEFAULT_TIME_LIMIT_S
 from p2p.base.codec import encode_value

@@ -437,7 +437,7 @@ ELSEWHERE = {
     "p2p/contracts/book.py:_about_untrusted": "tests/unit/test_contract_export.py",
     "company/chief/call_stream.py:append_untrusted": "tests/unit/test_call_stream.py",
     "company/chief/gate.py:_parse_untrusted": "tests/unit/test_gate.py",
-    "company/local/results.py:add_untrusted": "tests/e2e/test_local.py",
+    "company/local_engine/results.py:add_untrusted": "tests/e2e/test_local.py",
     "p2p/net/channel.py:read_frame_untrusted": "tests/unit/test_rpc_hostile.py",
     "p2p/net/http_get.py:_read_request_untrusted": "tests/unit/test_rpc_hostile.py",
     "company/sandbox/spool.py:add_untrusted": "tests/unit/test_sandbox_spool.py",

@@ -97,6 +97,11 @@ async def test_list_says_what_it_leaves_out(world: World) -> None:
         assert (await ask(world, "GET", f"/api/v1/jobs?{bad}", "viewer")).code == "query-malformed"
 
 
+@pytest.mark.parametrize("what", ["", "/outcomes", "/logs", "/results", "/fragments", "/artifacts"])
+async def test_a_job_nobody_has_is_a_404_and_not_a_stream_that_breaks_off(world: World, what: str) -> None:
+    assert (await ask(world, "GET", f"/api/v1/jobs/0{what}")).status == 404
+
+
 async def test_job_is_changed_by_its_owner_only(world: World) -> None:
     world.chief.add_job("j-1")
     world.chief.add_job("j-2", owner="somebody")

@@ -125,6 +125,17 @@ def test_importing_company_imports_nothing_of_it() -> None:
     assert done.stdout.strip() in ("['__future__', 'company']", "['company']")
 
 
+def test_no_name_of_the_package_is_hidden_by_a_module_of_the_same_name() -> None:
+    """Importing ``company.x`` sets the attribute x of the package, which would then be found instead of the function x."""
+    import pkgutil
+
+    import company as package
+
+    modules = {found.name for found in pkgutil.iter_modules(package.__path__)}
+    lazy = package._LAZY
+    assert not {name for name, (_, attribute) in lazy.items() if attribute is not None} & modules
+
+
 def test_the_names_of_the_package_come_when_they_are_used() -> None:
     import company as package
 

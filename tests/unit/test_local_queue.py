@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from company.local.queue import LocalQueue
+from company.local_engine.queue import LocalQueue
 from p2p.base.errors import InvariantBroken
 
 

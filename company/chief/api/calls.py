@@ -35,7 +35,8 @@ async def outcomes(call: Call) -> Response:
     request = call.request
     after = (number(request, "segment", -1, -1, 1 << 40), number(request, "offset", -1, -1, 1 << 50))
     failed, wait_s = number(request, "failed", 0, 0, 1 << 40), number(request, "wait", 0, 0, MAX_WAIT_S)
-    found = call.chief.calls.outcomes(call.arg("id"), after=after, failed=failed, wait_s=wait_s)
+    job = call.chief.job(call.arg("id")).id  # an unknown job is a 404, not a stream that breaks off
+    found = call.chief.calls.outcomes(job, after=after, failed=failed, wait_s=wait_s)
     return Response(200, {"Cache-Control": "no-store"}, found, _BYTES)
 
 

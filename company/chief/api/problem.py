@@ -63,6 +63,7 @@ _STATUS_BY_CLASS: Final[tuple[tuple[type[ParallelError], int], ...]] = (
 # codes that protocols tie to a status of their own
 _STATUS_BY_CODE: Final = {
     "checksum-mismatch": 460, "upload-expired": 410, "result-expired": 410, "upload-busy": 423, "storage-full": 507,
+    "network-off": 409,  # asking again changes nothing while this chief runs as it was started
 }  # fmt: skip
 _RETRYABLE: Final = frozenset({423, 429, 460, 503})
 _RESERVED: Final = frozenset({"type", "title", "status", "detail", "instance", "code", "hint", "retryable"})

@@ -20,8 +20,8 @@ from company.chief.retries import MAX_TRIES, MaxFails
 from company.client.download import unpack_untrusted
 from company.cluster import Cluster
 from company.errors import JobFailed
-from company.local.engine import Ended, LocalEngine, Plan, Progress
-from company.local.results import Artifacts, LogFile
+from company.local_engine.engine import Ended, LocalEngine, Plan, Progress
+from company.local_engine.results import Artifacts, LogFile
 from company.one_fragment import environment_of
 from company.package import check_package, check_params, read_package
 from company.requirements import missing

@@ -4,6 +4,6 @@ The parts are those of a company: the chief's splitter, batcher, retry rules and
 company durable and distributed is left out: nothing outlives the call but its result.
 """
 
-from company.local.run import run_local
+from company.local_engine.run import run_local
 
 __all__ = ["run_local"]

@@ -24,8 +24,8 @@ from company.chief.window import FragmentWindow, Large
 from company.cluster.engines import Cluster
 from company.cluster.slot import ClusterSlot
 from company.cluster.wire import encode_spec
-from company.local.queue import LocalQueue, Out
-from company.local.results import Artifacts, LogFile, ResultSpool
+from company.local_engine.queue import LocalQueue, Out
+from company.local_engine.results import Artifacts, LogFile, ResultSpool
 from company.messages import Artifact, Failed, Outcome
 from company.package import PackageInfo
 from company.sandbox import Sandbox
