@@ -50,13 +50,13 @@ async def checkup(
     *, home: Home, sandbox: Sandbox, addresses: _Addresses, workers: Sequence[views.WorkerView], release: str
 ) -> list[dict[str, Any]]:
     """Every finding about a chief's machine and the workers it knows. ``release``: the chief's own version of company-compute."""
-    found = [await isolation(sandbox), disk(home.root), file_system(home.root), ports(addresses), bytecode()]
+    found = [await isolation(sandbox), limits(sandbox), disk(home.root), file_system(home.root), ports(addresses), bytecode()]
     return [*found, *pythons(workers), *releases(workers, release), *clocks(workers)]
 
 
 async def local_checkup(home: Home) -> list[dict[str, Any]]:
     """What can be said of this machine where no chief runs."""
-    return [await isolation_here(), disk(home.root), file_system(home.root), free_ports(), bytecode()]
+    return [*await isolation_here(), disk(home.root), file_system(home.root), free_ports(), bytecode()]
 
 
 # ---- isolation -----------------------------------------------------------------------------------------------------------------
@@ -72,15 +72,23 @@ async def isolation(sandbox: Sandbox) -> dict[str, Any]:
     return finding("isolation", verdict, f"{sandbox.rung}: {sandbox.reason.text}", climb())
 
 
-async def isolation_here() -> dict[str, Any]:
+async def isolation_here() -> list[dict[str, Any]]:
     """The same for a process that has no sandbox yet: one is opened for the test."""
     with tempfile.TemporaryDirectory(prefix="company-doctor-") as folder:
         os.chmod(folder, 0o711)
         try:
             async with Sandbox.open(home=Path(folder)) as sandbox:
-                return await isolation(sandbox)
+                return [await isolation(sandbox), limits(sandbox)]
         except UsageError as error:
-            return finding("isolation", "fail", error.text, climb())
+            return [finding("isolation", "fail", error.text, climb())]
+
+
+def limits(sandbox: Sandbox) -> dict[str, Any]:
+    """Whether the kernel keeps limits for a child as a whole, besides the rlimits that hold everywhere."""
+    if sandbox.has_groups:
+        return finding("limits", "ok", sandbox.limits)
+    text = f"{sandbox.limits}; children have rlimits, which count neither files in /tmp nor what the kernel holds for them."
+    return finding("limits", "warn", text, "run it as a service, whose unit hands a control group over: --install-service")
 
 
 def climb() -> str:

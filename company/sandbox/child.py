@@ -21,6 +21,7 @@ import numpy as np
 import trio
 
 from company.sandbox import wire
+from company.sandbox.cgroups import Group
 from company.sandbox.checks import check_frame_untrusted
 from company.sandbox.output import MAX_ENTRIES, deleted_bytes, descendants, measure, take_output, tmp_entries
 from company.sandbox.page import Page, read_log, read_page
@@ -77,7 +78,7 @@ class Child:
 
     def __init__(
         self, process: subprocess.Popen[bytes], *, to_child: int, from_child: int, page_fd: int, log_fd: int, profile: Profile,
-        reachable: Mapping[str, str], cleanup: Path | None = None, has_own_tmp: bool = False,
+        reachable: Mapping[str, str], cleanup: Path | None = None, has_own_tmp: bool = False, group: Group | None = None,
     ) -> None:  # fmt: skip
         self._process = process
         self._pidfd = os.pidfd_open(process.pid)
@@ -96,6 +97,7 @@ class Child:
         self._reachable = reachable
         self._cleanup = cleanup
         self._has_own_tmp = has_own_tmp
+        self._group = group
         self.profile = profile
 
     @property
@@ -239,6 +241,7 @@ class Child:
             self._verdict = judge(
                 returncode=self._process.returncode, page=page, log_tail=read_log(self._log_fd, page, TAIL_BYTES),
                 killed=self._killed, memory_bytes=self.profile.memory_bytes,
+                was_out_of_memory=self._group is not None and self._group.was_out_of_memory(),
             )  # fmt: skip
         return self._verdict
 
@@ -295,6 +298,9 @@ class Child:
         self._is_closed = True
         for fd in (self._page_fd, self._log_fd, self._pidfd):
             os.close(fd)
+        if self._group is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._group.remove)
         if self._cleanup is not None:
             shutil.rmtree(self._cleanup, ignore_errors=True)
 

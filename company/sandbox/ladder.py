@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from company.sandbox import rung_bare, rung_bubblewrap
+from company.sandbox.cgroups import Groups
 from company.sandbox.rung import Rung
 from p2p.base.errors import Reason, UsageError
 
@@ -24,14 +25,14 @@ class Candidate:
     climb: Callable[[], Rung]
 
 
-def rungs(*, home: Path, site: Path, stage: Sequence[Path], allow_none: bool) -> Iterator[Candidate]:
+def rungs(*, home: Path, site: Path, stage: Sequence[Path], allow_none: bool, groups: Groups | None = None) -> Iterator[Candidate]:
     """The rungs to try, best first."""
-    yield Candidate(BUBBLEWRAP, lambda: rung_bubblewrap.climb(site, stage, has_proc=True))
+    yield Candidate(BUBBLEWRAP, lambda: rung_bubblewrap.climb(site, stage, has_proc=True, groups=groups))
     # Some containers mask parts of /proc, and the kernel then refuses a fresh one; Python does without.
-    yield Candidate(BUBBLEWRAP, lambda: rung_bubblewrap.climb(site, stage, has_proc=False))
-    yield Candidate(LANDLOCK, lambda: rung_bare.climb(LANDLOCK, home, site, stage))
+    yield Candidate(BUBBLEWRAP, lambda: rung_bubblewrap.climb(site, stage, has_proc=False, groups=groups))
+    yield Candidate(LANDLOCK, lambda: rung_bare.climb(LANDLOCK, home, site, stage, groups))
     if allow_none:
-        yield Candidate(NONE, lambda: rung_bare.climb(NONE, home, site, stage))
+        yield Candidate(NONE, lambda: rung_bare.climb(NONE, home, site, stage, groups))
 
 
 def reason(name: str, failures: Sequence[str]) -> Reason:

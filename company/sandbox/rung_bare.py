@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from company.sandbox import bwrap, host, seccomp, staging
+from company.sandbox.cgroups import Groups
 from company.sandbox.child import Child
 from company.sandbox.profile import Profile
 from company.sandbox.rung import Rung, all_mounts, check_readable, open_stage, reachable_interpreter, reachable_numpy, settings_hex
@@ -24,7 +25,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 _CALLS = ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self")
 
 
-def climb(name: str, home: Path, site: Path, stage_dirs: Sequence[Path]) -> Rung:
+def climb(name: str, home: Path, site: Path, stage_dirs: Sequence[Path], groups: Groups | None = None) -> Rung:
     """Stage and prepare. Raises `UsageError` where something is missing."""
     if name == LANDLOCK and not seccomp.is_known(platform.machine()):
         raise UsageError("no-seccomp", f"there is no system call filter for {platform.machine()}")
@@ -53,6 +54,7 @@ def climb(name: str, home: Path, site: Path, stage_dirs: Sequence[Path]) -> Rung
         library_dirs=tuple(str(path) for path in (own_libraries, numpy.get("numpy.libs")) if path),
         libraries=libraries,
         readable=tuple(str(path) for path in readable if path),
+        groups=groups,
     )
 
     def close() -> None:
@@ -72,6 +74,7 @@ class _Starter:
     library_dirs: tuple[str, ...]  # numpy finds its own beside itself, but not when both are staged
     libraries: Path
     readable: tuple[str, ...]
+    groups: Groups | None
 
     def __call__(self, profile: Profile) -> Child:
         uid = self.stage.next_uid()
@@ -93,7 +96,7 @@ class _Starter:
             return [str(self.python), *bwrap.PYTHON_FLAGS, "-c", bwrap.BOOT.format(site=str(self.site)), told]
 
         env = bwrap.environment(tmp=str(work / "tmp"), library_dir=":".join(self.library_dirs))
-        return spawn(argv, profile=profile, filter_program=b"", uid=uid, env=env, reachable=mounts, cleanup=work)
+        return spawn(argv, profile=profile, filter_program=b"", uid=uid, env=env, reachable=mounts, cleanup=work, groups=self.groups)
 
     def _work_folder(self, uid: int | None) -> Path:
         work = Path(tempfile.mkdtemp(prefix="child-", dir=self.scratch))

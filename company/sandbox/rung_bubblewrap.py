@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from company.sandbox import bwrap, host, seccomp, staging
+from company.sandbox.cgroups import Groups
 from company.sandbox.child import Child
 from company.sandbox.profile import Profile
 from company.sandbox.rung import Rung, all_mounts, check_readable, open_stage, reachable_interpreter, reachable_numpy, settings_hex
@@ -17,7 +18,7 @@ from p2p.base.errors import UsageError
 NAME = "bubblewrap"
 
 
-def climb(site: Path, stage_dirs: Sequence[Path], *, has_proc: bool) -> Rung:
+def climb(site: Path, stage_dirs: Sequence[Path], *, has_proc: bool, groups: Groups | None = None) -> Rung:
     """Stage and prepare. Raises `UsageError` where something is missing."""
     found = host.find_bwrap()
     if found is None:
@@ -31,7 +32,7 @@ def climb(site: Path, stage_dirs: Sequence[Path], *, has_proc: bool) -> Rung:
     except BaseException:
         stage.close()
         raise
-    return Rung(NAME, _Starter(layout, stage, seccomp.program(platform.machine())), stage.close)
+    return Rung(NAME, _Starter(layout, stage, seccomp.program(platform.machine()), groups), stage.close)
 
 
 def _layout(found: host.Bwrap, interpreter: host.Interpreter, site: Path, stage: staging.Stage, *, has_proc: bool) -> bwrap.Layout:
@@ -52,6 +53,7 @@ class _Starter:
     layout: bwrap.Layout
     stage: staging.Stage
     program: bytes
+    groups: Groups | None
 
     def __call__(self, profile: Profile) -> Child:
         uid = self.stage.next_uid()
@@ -62,4 +64,6 @@ class _Starter:
             told = settings_hex(ends, profile, package="/package", paths=["/packages"] if profile.site else [], confine=None)
             return bwrap.command(self.layout, profile, mounts, seccomp_fd=ends.seccomp_fd, settings_hex=told)
 
-        return spawn(argv, profile=profile, filter_program=self.program, uid=uid, env={}, reachable={}, has_own_tmp=True)
+        return spawn(
+            argv, profile=profile, filter_program=self.program, uid=uid, env={}, reachable={}, has_own_tmp=True, groups=self.groups
+        )

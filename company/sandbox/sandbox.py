@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from company.sandbox.cgroups import find_groups
 from company.sandbox.child import Child, ChildDied
 from company.sandbox.ladder import BUBBLEWRAP, NONE, reason, refuse, rungs
 from company.sandbox.profile import MIB, Profile
@@ -18,12 +19,14 @@ PROBE = Profile(role="process", tmp_bytes=MIB)
 
 
 class Sandbox:
-    """Starts children. ``rung``: bubblewrap, landlock or none; ``reason``: why it is that one."""
+    """Starts children. ``rung``: bubblewrap, landlock or none; ``reason``: why it is that one; ``limits``: of control groups, in words."""
 
-    def __init__(self, rung: Rung, why: Reason) -> None:
+    def __init__(self, rung: Rung, why: Reason, limits: str = "", *, has_groups: bool = False) -> None:
         self._rung = rung
         self.rung = rung.name
         self.reason = why
+        self.limits = limits
+        self.has_groups = has_groups
 
     @property
     def is_for_strangers(self) -> bool:
@@ -41,8 +44,9 @@ class Sandbox:
         for folder in stage:
             folder.mkdir(parents=True, exist_ok=True)
         site = build_site(home / "cache")
+        groups, limits = find_groups()
         failures: list[str] = []
-        for candidate in rungs(home=home, site=site, stage=stage, allow_none=allow_none):
+        for candidate in rungs(home=home, site=site, stage=stage, allow_none=allow_none, groups=groups):
             try:
                 rung = candidate.climb()
             except (OSError, UsageError) as error:
@@ -51,7 +55,7 @@ class Sandbox:
             try:
                 report = await run_self_test(rung.start, rung.name)
                 if report.ok or rung.name == NONE:
-                    yield cls(rung, reason(rung.name, failures))
+                    yield cls(rung, reason(rung.name, failures), limits, has_groups=groups is not None)
                     return
                 failures.append(f"{rung.name}: {report.first_failure()}")
             finally:

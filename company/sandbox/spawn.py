@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from company.sandbox import wire
+from company.sandbox.cgroups import Group, Groups
 from company.sandbox.child import Child
 from company.sandbox.page import create_data, create_memory
 from company.sandbox.profile import Profile
@@ -35,12 +36,13 @@ class Ends:
 
 def spawn(
     argv_of: Callable[[Ends], Sequence[str]], *, profile: Profile, filter_program: bytes, uid: int | None, env: Mapping[str, str],
-    reachable: Mapping[str, str], cleanup: Path | None = None, has_own_tmp: bool = False,
+    reachable: Mapping[str, str], cleanup: Path | None = None, has_own_tmp: bool = False, groups: Groups | None = None,
 ) -> Child:  # fmt: skip
     """Start ``argv_of(ends)`` as ``uid`` (None: as ourselves). Raises `OSError`."""
     if threading.current_thread() is not threading.main_thread():
         raise InvariantBroken("a sandboxed child must be started from the main thread: its death signal follows the thread")
     opened: list[int] = []
+    group: Group | None = None
     try:
         child_in, to_child = _pipe(opened)
         from_child, child_out = _pipe(opened)
@@ -49,7 +51,9 @@ def spawn(
         # One per spawn: bwrap reads it to its end, and an offset is shared.
         filter_fds = (_note(opened, create_data("company-seccomp", filter_program)),) if filter_program else ()
         ends = Ends((child_in, child_out, page_fd, log_fd), filter_fds[0] if filter_fds else -1)
-        argv = [*_as_user(uid), *argv_of(ends)]
+        if groups is not None and (uid is None or _setpriv()):
+            group = groups.make(profile)
+        argv = [*(group.joining() if group else ()), *_as_user(uid), *argv_of(ends)]
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log_fd, stderr=log_fd, close_fds=True, pass_fds=(*ends.fds, *filter_fds),
             env=dict(env), cwd="/", start_new_session=False,
@@ -58,12 +62,14 @@ def spawn(
     except BaseException:
         for fd in opened:
             os.close(fd)
+        if group is not None:
+            group.remove()
         raise
     for fd in (child_in, child_out, *filter_fds):
         os.close(fd)
     return Child(
         process, to_child=to_child, from_child=from_child, page_fd=page_fd, log_fd=log_fd, profile=profile, reachable=reachable,
-        cleanup=cleanup, has_own_tmp=has_own_tmp,
+        cleanup=cleanup, has_own_tmp=has_own_tmp, group=group,
     )  # fmt: skip
 
 

@@ -34,7 +34,9 @@ class Verdict:
     in_user: bool = False
 
 
-def judge(*, returncode: int, page: Page, log_tail: bytes, killed: Killed | None, memory_bytes: int) -> Verdict:
+def judge(
+    *, returncode: int, page: Page, log_tail: bytes, killed: Killed | None, memory_bytes: int, was_out_of_memory: bool = False
+) -> Verdict:
     """Name the cause. returncode: as `subprocess.Popen` tells it; bubblewrap reports a signal as 128 + its number."""
     number, code = _signal_of(returncode)
 
@@ -43,6 +45,9 @@ def judge(*, returncode: int, page: Page, log_tail: bytes, killed: Killed | None
 
     if killed is not None:
         return verdict(killed.cause, killed.text)
+    if was_out_of_memory:
+        text = f"memory and files in /tmp together grew past what its control group may have (limit {memory_bytes >> 20} MiB of memory)"
+        return verdict("memory-limit", text)
     if page.stage == STAGE_NONE:
         return verdict("sandbox-failed", f"the sandbox did not start: {_first_words(log_tail) or f'exit code {returncode}'}")
     if number == signal.SIGKILL:

@@ -300,7 +300,7 @@ def test_a_full_disk_is_a_problem_507_and_the_chief_lives_on(small_disk: Path) -
 def test_the_doctor_speaks_of_this_machine_where_no_chief_runs(empty: RunningCompany) -> None:
     done = empty.command("doctor", "--json")
     findings = {f["id"]: f for f in json.loads(done.stdout)["items"]}
-    assert set(findings) == {"client-python", "bytecode", "isolation", "disk", "file-system", "ports", "chief"}
+    assert set(findings) == {"client-python", "bytecode", "isolation", "limits", "disk", "file-system", "ports", "chief"}
     assert findings["chief"]["verdict"] == "warn"
     assert done.returncode == (78 if any(f["verdict"] == "fail" for f in findings.values()) else 0)
     start(empty, "--workers", "0", *LOOPBACK)
