@@ -97,6 +97,11 @@ class LinkUp:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkDown:
+    """The chief cannot be reached; until the next LinkUp nothing can be delivered."""
+
+
+@dataclass(frozen=True, slots=True)
 class DrainCame:
     pause: bool
 
@@ -120,7 +125,7 @@ class Tick:
 
 Event = (
     RunCame | JobCame | JobReady | JobRefused | JobEnded | BatchBegan | PartMade | Acked | LeaseGone | RecallCame | GiveBack
-    | SlotChanged | LinkUp | DrainCame | UndrainCame | StopAsked | Tick
+    | SlotChanged | LinkUp | LinkDown | DrainCame | UndrainCame | StopAsked | Tick
 )  # fmt: skip
 
 

@@ -113,6 +113,9 @@ class ChiefLink:
         """There may be something to send."""
         self._work.set()
 
+    def check(self) -> None:
+        """Find out soon whether the chief is there: the heartbeats do, all the time."""
+
     async def say_bye(self, reason: str) -> None:
         """Send what is queued, then Bye, and close."""
         self._is_leaving = True

@@ -76,6 +76,8 @@ class RestPort(Protocol):
     def on_acked(self, token: int, first: int) -> None: ...
     def on_stale(self, token: int) -> None: ...
     def held(self) -> tuple[m.Held, ...]: ...
+    def is_away(self, is_away: bool) -> None:
+        """The chief cannot be reached, or can be again."""
 
 
 class RestLink:
@@ -113,6 +115,10 @@ class RestLink:
         """There may be something to send."""
         self._work.set()
 
+    def check(self) -> None:
+        """Find out soon whether the chief is there, by saying what is held."""
+        self.tell(m.Resume(self._worker, self._port.held()))
+
     async def run(self) -> None:
         """Send what is made, for ever. Raises `Refusal` when the chief does not know this worker any more."""
         attempt = 0
@@ -126,9 +132,13 @@ class RestLink:
                 else:
                     self._work = trio.Event()
                     await self._work.wait()
+                if attempt:
+                    self._port.is_away(False)
                 attempt = 0
             except (Unavailable, PeerError) as error:
                 attempt += 1
+                if isinstance(error, Unavailable):
+                    self._port.is_away(True)
                 log.log(logging.INFO if attempt == 1 else logging.DEBUG, "chief away: %s", error.text)
                 await trio.sleep(wait_before_attempt_s(attempt, self._rng))
 

@@ -70,6 +70,9 @@ class Inbound:
     def held(self) -> tuple[m.Held, ...]:
         return self._worker.held()
 
+    def is_away(self, is_away: bool) -> None:
+        self._worker.is_away(is_away)
+
     def health(self) -> dict[str, object]:
         return self._worker.health()
 

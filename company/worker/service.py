@@ -91,6 +91,9 @@ class Link(Protocol):
 
     def tell(self, message: Message) -> None: ...
     def wake(self) -> None: ...
+    def check(self) -> None:
+        """Find out soon whether the chief is there."""
+
     @property
     def wheels(self) -> WheelSource: ...
     async def run(self) -> None: ...
@@ -236,6 +239,8 @@ class Worker:
             self._left.set()
         else:
             self._core.apply(ev.StopAsked(grace_s))
+            if self._link is not None:
+                self._link.check()
             if not grace_s:
                 self._core.apply(ev.Tick())
 
@@ -271,6 +276,12 @@ class Worker:
 
     def on_down(self, why: str) -> None:
         log.warning("lost the chief: %s", why)
+        self.is_away(True)
+
+    def is_away(self, is_away: bool) -> None:
+        """Whether the chief can be reached, as far as the link has found out by itself."""
+        if self._core is not None:
+            self._core.apply(ev.LinkDown() if is_away else ev.LinkUp(None))
 
     async def on_message(self, message: Message, frame: Frame) -> None:
         assert self._core is not None

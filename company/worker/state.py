@@ -28,6 +28,7 @@ from company.worker.events import (
     JobRefused,
     LeaseGone,
     Leave,
+    LinkDown,
     LinkUp,
     PartMade,
     PrepareJob,
@@ -45,6 +46,7 @@ from p2p.base.errors import InvariantBroken
 
 QUEUE_LIMIT = 2  # one batch running and one ahead, per slot
 MAX_HELD = 4096  # what a Resume may list
+AWAY_GRACE_S = 5.0  # a stopping worker waits no longer for a chief that is away: a restart takes less, and its results can go nowhere else
 
 Phase = Literal["queued", "running", "done"]
 JobPhase = Literal["preparing", "ready", "refused"]
@@ -76,7 +78,9 @@ class WorkerState:
         self._paused = False
         self._leaving: str | None = None
         self._left = False
-        self._deadline: Monotonic | None = None
+        self._asked_at: Monotonic | None = None  # when its owner wanted it to stop
+        self._stop_at: Monotonic | None = None  # when the grace for that ends
+        self._away_since: Monotonic | None = None
 
     # -- reading
     def lease(self, token: int) -> Lease | None:
@@ -93,7 +97,9 @@ class WorkerState:
         return not self._leases
 
     def next_deadline(self) -> Monotonic | None:
-        return self._deadline
+        if self._stop_at is None or self._asked_at is None or self._away_since is None:
+            return self._stop_at
+        return min(self._stop_at, Monotonic(max(self._asked_at, self._away_since) + AWAY_GRACE_S))
 
     # -- events
     def handle(self, event: Event, now: Monotonic) -> tuple[Effect, ...]:
@@ -101,7 +107,7 @@ class WorkerState:
         effects = self._react(event, now)
         if self._leaving is not None and not self._leases and not self._left:
             self._left = True
-            self._deadline = None
+            self._stop_at = None
             effects.append(Leave(self._leaving))
         return tuple(effects)
 
@@ -135,6 +141,9 @@ class WorkerState:
                 return self._on_slot(event)
             case LinkUp():
                 return self._on_link(event)
+            case LinkDown():
+                self._away_since = now if self._away_since is None else self._away_since
+                return []
             case DrainCame():
                 return self._on_drain(event)
             case UndrainCame():
@@ -252,6 +261,7 @@ class WorkerState:
 
     def _on_link(self, event: LinkUp) -> list[Effect]:
         effects: list[Effect] = []
+        self._away_since = None
         if event.keep is not None:
             keep = set(event.keep)
             for token in [t for t in self._leases if t not in keep]:
@@ -289,16 +299,17 @@ class WorkerState:
 
     def _on_stop(self, event: StopAsked, now: Monotonic) -> list[Effect]:
         self._leaving = "stopped"
-        self._deadline = Monotonic(now + event.grace_s)
+        self._asked_at, self._stop_at = now, Monotonic(now + event.grace_s)
         effects: list[Effect] = []
         for token in [x.token for x in self._leases.values() if x.phase == "queued"]:
             effects += [*self._drop(token, "stopped"), Tell(m.Recalled(token, True))]
         return effects
 
     def _on_tick(self, now: Monotonic) -> list[Effect]:
-        if self._deadline is None or now < self._deadline:
+        deadline = self.next_deadline()
+        if deadline is None or now < deadline:
             return []
-        self._deadline = None
+        self._stop_at = None
         effects: list[Effect] = []
         for token in list(self._leases):
             effects += self._drop(token, "stopped")

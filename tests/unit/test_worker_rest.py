@@ -52,6 +52,8 @@ class HttpChief:
     packages: list[Package] = field(default_factory=list)
     changed: trio.Event = field(default_factory=trio.Event)
     client: HttpClient | None = None
+    worker: Worker | None = None
+    left: trio.Event = field(default_factory=trio.Event)
 
     def routes(self) -> list[Route]:
         return [
@@ -144,8 +146,13 @@ async def pair(home: Path, chief: HttpChief | None = None, *, token: bool = True
             tree = settings.home.worker("w").create()
             wipe(tree.scratch)
             async with Sandbox.open(home=tree.root) as sandbox:
-                worker = Worker(settings, tree, WORKER, sandbox, Random(1))
-                nursery.start_soon(worker.run)
+                worker = chief.worker = Worker(settings, tree, WORKER, sandbox, Random(1))
+
+                async def live() -> None:
+                    await worker.run()
+                    chief.left.set()
+
+                nursery.start_soon(live)
                 yield chief
                 nursery.cancel_scope.cancel()
 
@@ -225,6 +232,16 @@ async def test_results_wait_for_a_chief_that_is_away(tmp_path: Path) -> None:
         chief.upload_status = 0
         _, items = await chief.wait_said(m.Outcome)
         assert values(items) == ["a"]
+
+
+async def test_a_stopping_worker_does_not_wait_for_a_chief_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("company.worker.state.AWAY_GRACE_S", 0.2)
+    async with pair(tmp_path, HttpChief(packages=[IDENTITY], upload_status=503)) as chief:
+        await chief.activate(job(IDENTITY), run(1, [encode_value("a")]))
+        await chief.wait_refused()
+        assert chief.worker is not None
+        chief.worker.stop(3600.0)
+        await chief.left.wait()
 
 
 async def test_after_a_pause_a_worker_says_what_it_holds(tmp_path: Path) -> None:

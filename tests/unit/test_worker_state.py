@@ -8,7 +8,7 @@ import pytest
 
 from company import messages as m
 from company.worker import events as ev
-from company.worker.state import WorkerState
+from company.worker.state import AWAY_GRACE_S, WorkerState
 from p2p.base.clock import Monotonic
 from p2p.base.errors import InvariantBroken
 
@@ -187,6 +187,35 @@ def test_a_stopped_worker_gives_back_what_has_not_begun_and_kills_the_rest_after
     assert driver(ev.Tick(), now=129.0) == ()
     assert driver(ev.Tick(), now=130.0) == (ev.Withdraw(0, 1, "stopped"), ev.ForgetLease(1), ev.Leave("stopped"))
     assert driver.machine.next_deadline() is None
+
+
+def holding_a_result() -> Driver:
+    driver = ready()
+    driver(run(1))
+    driver(ev.BatchBegan(1))
+    driver(ev.PartMade(1, 0, True))
+    return driver
+
+
+def test_a_stopped_worker_waits_only_briefly_for_a_chief_that_is_away() -> None:
+    driver = holding_a_result()
+    driver(ev.LinkDown(), now=10.0)
+    assert driver.machine.next_deadline() is None  # nobody asked it to stop: the chief may come back in a week
+    driver(ev.StopAsked(30.0), now=100.0)
+    assert driver.machine.next_deadline() == 100.0 + AWAY_GRACE_S
+    assert driver(ev.Tick(), now=100.0 + AWAY_GRACE_S) == (ev.ForgetLease(1), ev.Leave("stopped"))
+
+
+def test_a_chief_that_is_lost_while_a_worker_stops_gets_the_same_time_and_all_of_it_when_it_comes_back() -> None:
+    driver = holding_a_result()
+    driver(ev.StopAsked(30.0), now=100.0)
+    driver(ev.LinkDown(), now=110.0)
+    driver(ev.LinkDown(), now=112.0)  # the first one counts
+    assert driver.machine.next_deadline() == 110.0 + AWAY_GRACE_S
+    driver(ev.LinkUp((1,)), now=114.0)
+    assert driver.machine.next_deadline() == 130.0
+    driver(ev.LinkDown(), now=128.0)
+    assert driver.machine.next_deadline() == 130.0
 
 
 def test_a_slot_state_is_told_once_and_again_on_a_new_channel() -> None:
