@@ -14,9 +14,10 @@ from typing import Any, Protocol
 from company import messages as m
 from company.worker.processors import Processors
 from company.worker.rest import messages_untrusted
-from p2p.base.errors import MalformedMessage, PeerError, Unavailable
+from p2p.base.errors import MalformedMessage, PeerError, Reason, Unavailable
 from p2p.base.frames import Frame
 from p2p.base.schema import Message
+from p2p.net import problem as http_problem
 from p2p.net.body_budget import BodyBudget
 from p2p.net.http_types import BodyTooLarge, Request, Response, Route
 
@@ -101,5 +102,4 @@ def reply(status: int, body: dict[str, Any]) -> Response:
 
 def problem(status: int, code: str, text: str) -> Response:
     """An answer of type problem+json."""
-    body = {"type": "about:blank", "status": status, "title": code, "code": code, "detail": text}
-    return Response(status, {}, json.dumps(body).encode(), "application/problem+json")
+    return http_problem.problem(status, Reason(code, text))

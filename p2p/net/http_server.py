@@ -199,15 +199,16 @@ class _Site:
             if isinstance(refusal, web.HTTPMethodNotAllowed):
                 allowed = sorted(refusal.allowed_methods)
                 text = f"{request.path} does not take {request.method}; it takes {', '.join(allowed)}"
-                return problem(405, Reason("method-not-allowed", text, {"allowed": allowed}), {"Allow": ", ".join(allowed)})
-            return problem(404, Reason("not-found", f"there is nothing at {request.path[:200]}"))
+                reason = Reason("method-not-allowed", text, {"allowed": allowed})
+                return problem(405, reason, {"Allow": ", ".join(allowed)}, instance=request.path[:200])
+            return problem(404, Reason("not-found", f"there is nothing at {request.path[:200]}"), instance=request.path[:200])
         except Exception as error:  # noqa: BLE001 - the boundary between one request and all others
-            known = problem_of(error)
+            known = problem_of(error, exchange.path[:200])
             if known is not None:
                 return known
             _log.exception("%s %s failed", exchange.method, exchange.path)
             code = error.code if isinstance(error, ParallelError) else "internal-error"
-            return problem(500, Reason(code, "something is wrong inside; the log has the details"))
+            return problem(500, Reason(code, "something is wrong inside; the log has the details"), instance=exchange.path[:200])
 
 
 # ---- the request ----------------------------------------------------------------------------------------------------------------

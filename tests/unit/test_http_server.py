@@ -122,8 +122,9 @@ async def test_what_is_not_there_and_what_is_not_allowed_are_problems() -> None:
         wrong = await ask(address, "POST", "/x")
         head = await ask(address, "HEAD", "/x")
     assert (missing.status, missing.headers["content-type"]) == (404, "application/problem+json")
-    assert missing.json["code"] == "not-found" and missing.json["title"] == "Not Found" and missing.json["status"] == 404
-    assert wrong.status == 405 and wrong.headers["allow"] == "GET, HEAD, PUT" and wrong.json["facts"] == {"allowed": ["GET", "HEAD", "PUT"]}
+    assert missing.json["code"] == "not-found" and missing.json["title"] == "Not found" and missing.json["status"] == 404
+    assert missing.json["instance"] == "/y" and missing.json["type"] == "urn:company:problem:not-found" and not missing.json["retryable"]
+    assert wrong.status == 405 and wrong.headers["allow"] == "GET, HEAD, PUT" and wrong.json["allowed"] == ["GET", "HEAD", "PUT"]
     assert (head.status, head.body) == (200, b"")
 
 
@@ -217,7 +218,7 @@ async def test_a_body_larger_than_the_handler_wants_is_413_with_the_limit(framin
             answer = await ask(address, "POST", "/x", body=bytes(11))
         else:
             answer = await ask(address, "POST", "/x", headers="Transfer-Encoding: chunked\r\n\r\nb\r\n12345678901\r\n0\r\n")
-    assert answer.status == 413 and answer.json["code"] == "body-too-large" and answer.json["facts"]["limit"] == 10
+    assert answer.status == 413 and answer.json["code"] == "body-too-large" and answer.json["limit"] == 10
 
 
 async def test_a_client_that_leaves_halfway_is_unavailable_after_all_that_came() -> None:

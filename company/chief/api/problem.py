@@ -15,8 +15,8 @@ import msgspec
 from company.chief import facade
 from p2p.base.errors import InvariantBroken, ParallelError, PeerError, Unavailable, UsageError
 from p2p.net.http_types import BodyTooLarge, Response
+from p2p.net.problem import MEDIA_TYPE, RETRYABLE, members, title_of
 
-MEDIA_TYPE: Final = "application/problem+json"
 
 
 class Unauthorized(ParallelError):
@@ -65,8 +65,6 @@ _STATUS_BY_CODE: Final = {
     "checksum-mismatch": 460, "upload-expired": 410, "result-expired": 410, "upload-busy": 423, "storage-full": 507,
     "network-off": 409,  # asking again changes nothing while this chief runs as it was started
 }  # fmt: skip
-_RETRYABLE: Final = frozenset({423, 429, 460, 503})
-_RESERVED: Final = frozenset({"type", "title", "status", "detail", "instance", "code", "hint", "retryable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +81,18 @@ class Problem:
     @property
     def title(self) -> str:
         """The code in words."""
-        return self.code.replace("-", " ").capitalize()
+        return title_of(self.code)
 
     @property
     def is_retryable(self) -> bool:
         """Whether the same request may succeed later."""
-        return self.status in _RETRYABLE or self.code in ("result-not-ready", "idempotency-in-flight")
+        return self.status in RETRYABLE or self.code in ("result-not-ready", "idempotency-in-flight")
 
     def as_dict(self) -> dict[str, Any]:
         """The members of the problem object; a fact never replaces a standard member."""
-        members: dict[str, Any] = {
-            "type": f"urn:company:problem:{self.code}",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-            "instance": self.instance,
-            "code": self.code,
-            "hint": self.hint,
-            "retryable": self.is_retryable,
-        }
-        return members | {k: v for k, v in self.facts.items() if k not in _RESERVED}
+        return members(
+            self.status, self.code, self.detail, hint=self.hint, instance=self.instance, retryable=self.is_retryable, facts=self.facts
+        )
 
     def response(self) -> Response:
         """The problem as an HTTP response."""
