@@ -25,6 +25,8 @@ MAX_ADDRESS_BYTES = 200
 MIN_SECRET_BYTES, MAX_SECRET_BYTES = 16, 64
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ADDRESS = re.compile(r"[!-~]{1,200}")  # printable ASCII without space
+_ADDRESS_LIKE = re.compile(r"[a-z]+://.*|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+_OTHER_VERSION = re.compile(r"cmp[wsvoa]([2-9]|[1-9]\d)")
 _ROLES = {prefix: role for role, prefix in PREFIXES.items()}
 
 
@@ -67,7 +69,7 @@ def parse_token_untrusted(text: str) -> JoinToken:
     prefix, dot, encoded = text.strip().partition(".")
     role = _ROLES.get(prefix)
     if role is None or not dot:
-        raise TokenMalformed("it must begin with " + ", ".join(f"{p}." for p in PREFIXES.values()))
+        raise TokenMalformed(_unlike_a_token(text.strip(), prefix, is_known=role is not None))
     try:
         packed = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
         body = msgpack.unpackb(packed, use_list=True, raw=False, strict_map_key=True)
@@ -76,6 +78,22 @@ def parse_token_untrusted(text: str) -> JoinToken:
     if type(body) is not list or not body or type(body[0]) is not int or body[0] != VERSION:
         raise TokenMalformed(f"it is not of version {VERSION}")
     return _of_body_untrusted(body, role)
+
+
+def _unlike_a_token(text: str, prefix: str, *, is_known: bool) -> str:
+    """What was given in place of a token, as far as it can be told without repeating it: it may be a secret of another kind."""
+    if not text:
+        return "nothing was given"
+    if is_known:
+        return f"only its first {len(text)} letters were given; a dot and the token itself come after them"
+    count = f"{len(text)} character{'s' if len(text) != 1 else ''}"
+    if any(c.isspace() for c in text):
+        return f"{count} with spaces in between were given; a token is one word"
+    if _ADDRESS_LIKE.fullmatch(text):
+        return "an address was given; a token names the chief's addresses itself"
+    if (match := _OTHER_VERSION.fullmatch(prefix)) is not None:
+        return f"it says version {match[1]}, this program reads version {VERSION}"
+    return f"{count} were given that do not begin as a token does ({PREFIXES['worker']}. for a worker)"
 
 
 def _of_body_untrusted(body: list[Any], role: Role) -> JoinToken:

@@ -120,6 +120,21 @@ def test_a_damaged_token_is_malformed(text: str) -> None:
     assert raised.value.code == "token-malformed"
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "nothing was given"), ("nonsense", "8 characters were given"), ("cmpw1", "only its first 5 letters"),
+        ("company worker join cmpw1.AAAA", "one word"), ("10.0.0.7:8468", "an address"), ("https://h:1/", "an address"),
+        ("cmpw2.AAAA", "version 2"),
+    ],
+)  # fmt: skip
+def test_what_is_no_token_is_told_about_what_was_given_and_does_not_repeat_it(text: str, said: str) -> None:
+    with pytest.raises(TokenMalformed) as raised:
+        parse_token_untrusted(text)
+    assert said in raised.value.text
+    assert not text or text not in raised.value.text
+
+
 def test_encoding_gives_what_parsing_takes() -> None:
     token = parse_token_untrusted(packed(GOOD))
     assert parse_token_untrusted(encode_token(token)) == token
