@@ -44,10 +44,11 @@ def submit(
     from company.config import parse_params
 
     values = parse_params(params)  # before anything is uploaded
+    has_data = _is_path(data)  # what is missing is said before anything is sent
     client = session.client()
     package_ref = _package(session, pkg)
     data_ref = data
-    if _is_path(data):
+    if has_data:
         try:
             with transfer_bar(Path(data).name, quiet=session.as_json) as progress:
                 dataset = client.upload_data(data, progress=progress)

@@ -146,11 +146,11 @@ class Client:
         """
         from company.client.job import Job
 
-        package_ref = str(package)
-        if is_here(package):
+        package_ref, data_ref = str(package), str(data)
+        has_package, has_data = is_here(package), is_here(data)  # what is missing is said before anything is sent
+        if has_package:
             package_ref = str(self.upload_package(package)["digest"])
-        data_ref = str(data)
-        if is_here(data):
+        if has_data:
             data_ref = str(self.upload_data(data, progress=progress)["digest"])
         body = {"package": package_ref, "dataset": data_ref, "params": dict(params or {})}
         body |= {key: value for key, value in options.items() if value is not None}

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from company.cli.app import run
+from company.client import connect
 from company.package_init import init_package
 from p2p.base.clock import UnixTime
 from p2p.base.codec import encode_value
+from p2p.base.errors import UsageError
 from tests.support.fake_chief_http import TOKEN, FakeChief, done_view, job_view, running
 
 FAILURE = {
@@ -100,9 +102,14 @@ def test_every_field_of_a_submission_is_one_that_the_chief_knows(call: Call, chi
     assert (parsed.where, parsed.priority, parsed.retries, parsed.batching, parsed.matching) == ("any", 3, 1, "none", "seed")
 
 
-def test_a_missing_file_is_found_before_anything_is_sent(call: Call, chief: FakeChief) -> None:
+def test_a_missing_file_is_found_before_anything_is_sent(call: Call, chief: FakeChief, tmp_path: Path) -> None:
     code, _, err = call("job", "submit", "./missing", "data")
     assert code == 2 and "./missing is not there" in err
+    init_package(tmp_path / "pkg")
+    code, _, err = call("job", "submit", str(tmp_path / "pkg"), "/nowhere")
+    assert code == 2 and "/nowhere is not there" in err
+    with pytest.raises(UsageError):
+        connect(chief.url, TOKEN, home=tmp_path).submit(tmp_path / "pkg", "/nowhere")
     assert not chief.seen
 
 
