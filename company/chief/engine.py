@@ -181,6 +181,8 @@ class Engine:
         self.post(ev.Committed(job=job, ranges=ranges))
         runtime = self.runtimes.get(job)
         if runtime is not None:
+            if runtime.row.first_result is None:
+                runtime.row = replace(runtime.row, first_result=time.time())  # written with the row's next change, at its end at the latest
             runtime.tell_news()
 
     # ---- effects -------------------------------------------------------------------------------------------------------
@@ -319,6 +321,7 @@ class Engine:
         self._on_change("job", row.id)
 
     def _drop_results(self, runtime: JobRuntime) -> None:
+        runtime.row = replace(runtime.row, first_result=None)
         self._splitting.drop_results(runtime, self._committer)
 
     def _job_over(self, effect: ev.JobOver) -> None:

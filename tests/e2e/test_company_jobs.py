@@ -39,6 +39,8 @@ def test_results_are_merged_in_fragment_order(company: RunningCompany, numbers: 
     assert value_of(job, tmp_path / "out") == [i * i for i in range(20_000)]
     counts = {"total": 20_000, "at_least": 20_000, "done": 20_000, "failed": 0, "leased": 0, "waiting": 0}
     assert job.view["fragments"] == counts
+    (listed,) = [j for j in company.client.jobs()["items"] if j["id"] == job.id]
+    assert listed["started"] <= listed["first_result"] <= listed["finished"]
 
 
 def test_each_function_gets_the_parameters_that_it_names(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:

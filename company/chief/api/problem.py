@@ -18,7 +18,6 @@ from p2p.net.http_types import BodyTooLarge, Response
 from p2p.net.problem import MEDIA_TYPE, RETRYABLE, members, title_of
 
 
-
 class Unauthorized(ParallelError):
     """Nobody proved who asks: 401."""
 
