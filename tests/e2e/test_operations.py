@@ -305,7 +305,18 @@ def test_the_doctor_speaks_of_this_machine_where_no_chief_runs(empty: RunningCom
     assert done.returncode == (78 if any(f["verdict"] == "fail" for f in findings.values()) else 0)
     start(empty, "--workers", "0", *LOOPBACK)
     findings = {f["id"]: f for f in json.loads(empty.command("doctor", "--json").stdout)["items"]}
-    assert set(findings) == {"client-python", "bytecode", "isolation", "disk", "file-system", "ports", "python", "release", "clock"}
+    assert set(findings) == {
+        "client-python",
+        "bytecode",
+        "isolation",
+        "limits",
+        "disk",
+        "file-system",
+        "ports",
+        "python",
+        "release",
+        "clock",
+    }
     assert findings["ports"]["verdict"] == "warn"
     page = (Path(__file__).parents[2] / "docs/doctor.md").read_text()
     for one in findings.values():
