@@ -26,6 +26,9 @@ from p2p.dht.requests import InFlight, Waiter, Waiting
 from p2p.dht.routing import Estimate, Table
 from p2p.dht.store import RecordStore
 
+LOSS_MEMORY = 64  # answers
+LOSSY_SHARE = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class Send:
@@ -74,6 +77,7 @@ class DhtCore:
         self.out: list[Effect] = []
         self.flying = InFlight(lambda data, address: self.out.append(Send(data, address)))
         self.rtt = Estimate()
+        self._sent_again = 0.0  # share of the answers of late that came to a second sending only
         self.drops: Counter[str] = Counter()
         self.sent: Counter[int] = Counter()
         self.answered: Counter[int] = Counter()
@@ -142,6 +146,8 @@ class DhtCore:
         if not self.flying.take(waiting, reply):
             return
         waiting.id = sender
+        if reply.part == 0:
+            self._sent_again += (waiting.is_sent_again - self._sent_again) / LOSS_MEMORY
         if not waiting.is_sent_again and reply.part == 0:
             took = now - waiting.sent_at
             self.rtt.add(took)
@@ -321,6 +327,11 @@ class DhtCore:
         known = contact.rtt.rto_s() if contact is not None else None
         wait = known if known is not None else self.rtt.rto_s()
         return self.p.first_rto_s if wait is None else min(max(wait, self.p.min_rto_s), self.p.max_rto_s)
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether datagrams get lost on the ways that are used: then silence twice does not mean that a node is dead."""
+        return self._sent_again > LOSSY_SHARE
 
     def address_of(self, at: bytes) -> Address | None:
         """An address that a peer told us of, or None where it may not be dialled."""

@@ -37,6 +37,7 @@ class Crawl:
         self.is_paused = False
         self.is_over = False
         self._addresses: dict[int, Address] = {}
+        self._asked_anew: set[int] = set()
         p = core.p
         goal = int.from_bytes(target, "big")
         seeds = core.table.nearest(goal, p.k)
@@ -97,13 +98,20 @@ class Crawl:
             self.pump(now)
 
     def on_failure(self, request: Waiting, now: float) -> None:
-        """Do without it."""
-        if request.id is None:
+        """Do without it; where datagrams get lost, not before one more question, if it is one of those that are looked for."""
+        if request.id is None or self._asks_anew(request, now):
             return
         self._core.table.failed(request.id, now)
         if not self.is_over:
             self._lookup.on_failure(request.id)
             self.pump(now)
+
+    def _asks_anew(self, request: Waiting, now: float) -> bool:
+        id_ = request.id
+        if id_ is None or self.is_over or id_ in self._asked_anew or not self._core.is_lossy or not self._lookup.is_near(id_):
+            return False
+        self._asked_anew.add(id_)
+        return self._core.ask(now, id_, request.address, request.method, request.args, self) is not None
 
     def answered(self, count: int) -> list[tuple[int, Address]]:
         """The nearest that answered, nearest first."""

@@ -152,6 +152,10 @@ class Lookup:
                     return False
         return all(state[d] == ANSWERED for d in self._nearest(sorted(state), count))
 
+    def is_near(self, id_: int) -> bool:
+        """Whether a node is among the nearest that have not failed."""
+        return id_ ^ self.target in self._nearest(sorted(self._state), self.width)
+
     def answered(self, count: int) -> list[int]:
         """Ids of the nearest that answered."""
         return [d ^ self.target for d in sorted(self._state) if self._state[d] == ANSWERED][:count]

@@ -29,7 +29,7 @@ class Parameters:
     # look-ups
     k: int = 20  # contacts per bucket and per answer, and nodes that keep a record
     alpha: int = 8  # requests in flight per look-up; one past its RTO no longer counts
-    read_alpha: int = 5  # the same for reads, which often end with the first answers
+    read_alpha: int = 3  # the same for reads, which often end with the first answers
     resiliency: int = 3  # nearest nodes that must have answered before a read may end
     paths: int = 4  # disjoint paths
     replicas: int = 20  # nodes that a record is stored on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ from p2p.dht.operations import ReadKey
 from p2p.dht.parameters import Parameters
 from p2p.dht.records import Record, supersedes
 
-KEYS_AT_ONCE = 3  # after the first, which is often enough
+KEYS_AT_ONCE = 3  # after the first, and where that brought too little to say how many are needed
 
 
 class FoundCache:
@@ -61,7 +62,7 @@ class Reading:
         self._accepts = accepts
         self._on_end = on_end
         self._running: list[ReadKey] = []
-        self._has_read_one = False
+        self._read = 0
         self.found: dict[bytes, Record] = {}
         self.is_over = False
 
@@ -74,16 +75,28 @@ class Reading:
             if self._count() >= self._wanted or not (self._left or self._running):
                 self.end(now)
                 return
-            if not self._left or len(self._running) >= (KEYS_AT_ONCE if self._has_read_one else 1):
+            if not self._left or len(self._running) >= self._at_once():
                 return
             key = self._left.popleft()
             cached = self._cache.get(key, self._wanted, now, self._core.unix(now))
             if cached is not None:
                 self._merge(cached)
+                self._read += 1
                 continue
-            read = ReadKey(self._core, key, self._wanted, self._size, self._one_ended, self._accepts)
+            missing = self._wanted - self._count()
+            read = ReadKey(self._core, key, missing, self._size, self._one_ended, self._is_new)
             self._running.append(read)
             read.start(now)
+
+    def _at_once(self) -> int:
+        """One key first; then as many as seem needed, if the others hold as much as those that were read."""
+        if not self._read:
+            return 1
+        each = self._count() / self._read
+        return min(KEYS_AT_ONCE, math.ceil((self._wanted - self._count()) / each)) if each else KEYS_AT_ONCE
+
+    def _is_new(self, record: Record) -> bool:
+        return record.owner not in self.found and self._accepts(record)
 
     def _count(self) -> int:
         return sum(map(self._accepts, self.found.values()))
@@ -97,9 +110,10 @@ class Reading:
     def _one_ended(self, read: ReadKey, now: float) -> None:
         if read in self._running:
             self._running.remove(read)
-        self._has_read_one = True
+        self._read += 1
+        is_whole = not read.has_enough() and not self.is_over  # asked before its records become ours, after which none is new
         self._merge(read.found)
-        self._cache.put(read.key, read.found, now, is_whole=not read.has_enough() and not self.is_over)
+        self._cache.put(read.key, read.found, now, is_whole=is_whole)
         if not self.is_over:
             self._go_on(now)
 
