@@ -1,6 +1,7 @@
 """Where the chief is, and with which token to speak (I/O: reads small files).
 
-Order: what the caller says, $COMPANY_URL and $COMPANY_TOKEN, the chief that runs in this home, the context that `company login` left.
+Order: what the caller says, $COMPANY_URL and $COMPANY_TOKEN, the chief that runs in this home (one that is still starting is waited for),
+the context that `company login` left.
 A token never travels in the clear beyond this machine: plain http is accepted for loopback only.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from company.errors import ChiefUnreachable, ConfigurationError
+from company.home_lock import holder_pid
 
 DEFAULT_PORT = 8470
+START_LIMIT_S, START_POLL_S = 30.0, 0.05
 _LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -68,6 +72,8 @@ def find_chief(home: Path, environ: Mapping[str, str], *, url: str | None = None
         fingerprint = environ.get("COMPANY_FINGERPRINT") or None
         return parse_url(url, token or _token_for(url, home), fingerprint)
     running = read_running(home)
+    if running is None or not is_alive(running.pid):
+        running = _wait_until_started(home) or running
     context = _read_json(home / "client" / "context.json")
     if running is not None and (context is None or is_alive(running.pid)):
         return ChiefAddress(
@@ -81,6 +87,17 @@ def find_chief(home: Path, environ: Mapping[str, str], *, url: str | None = None
         hint="start one with `company start`, or set COMPANY_URL and COMPANY_TOKEN",
         home=str(home),
     )
+
+
+def _wait_until_started(home: Path) -> ChiefAddress | None:
+    """What a chief that holds this home and is not ready yet will write; None at once where there is none, and after a while."""
+    until = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < until and (pid := holder_pid(home / "chief")) is not None:
+        running = read_running(home)
+        if running is not None and running.pid == pid:
+            return running
+        time.sleep(START_POLL_S)
+    return None
 
 
 def read_running(home: Path) -> ChiefAddress | None:

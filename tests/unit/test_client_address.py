@@ -3,12 +3,14 @@
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from company.client.address import ChiefAddress, find_chief, parse_url, read_running, save_context
 from company.errors import ChiefUnreachable, ConfigurationError
+from company.home_lock import HomeLock
 
 
 def write_address(home: Path, **fields: object) -> None:
@@ -43,6 +45,16 @@ def test_a_home_without_a_chief_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ChiefUnreachable, match="no chief is running") as caught:
         find_chief(tmp_path, {})
     assert "company start" in caught.value.hint
+
+
+def test_a_chief_that_is_starting_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "chief").mkdir()
+    with HomeLock.take(tmp_path / "chief", "chief"), ThreadPoolExecutor(1) as other:
+        found = other.submit(find_chief, tmp_path, {})
+        with pytest.raises(TimeoutError):
+            found.result(0.2)
+        write_address(tmp_path)
+        assert found.result(10).port == 8470
 
 
 def test_a_dead_chief_gives_way_to_a_remembered_one(tmp_path: Path) -> None:
