@@ -1,4 +1,4 @@
-"""The kademlia package as the wire under our core (I/O; one of the four modules that know asyncio).
+"""The kademlia package as the wire under our core (I/O; one of the few modules that know asyncio).
 
 `Overlay` is a `kademlia.network.Server` and `Wire` its `KademliaProtocol`: they open and close the socket, take and send datagrams, which
 keep rpcudp's layout (a byte for request or answer, then 20 bytes of message id). No rule is here: each datagram goes to the core, and what

@@ -9,7 +9,7 @@ import logging
 import os
 import statistics
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,6 +40,7 @@ SAVE_EVERY_S = 120.0
 LONGEST_SLEEP_S = 60.0
 MAX_FILE_BYTES = 256 << 10
 RATE_WINDOW_S = 60.0
+TELL_EVERY_S = 60.0  # at most, of datagrams that were dropped
 RESOLVE_S = 5.0
 
 
@@ -92,6 +93,8 @@ class DhtNode:
         self._waiting: dict[int, tuple[trio.Event, list[Any]]] = {}
         self._earlier = trio.Event()
         self._sleeps_until = 0.0
+        self._told: Counter[str] = Counter()  # drops that the log knows of
+        self._tells_at = 0.0
         self._counts: deque[tuple[float, dict[int, tuple[int, int]]]] = deque(maxlen=16)
         self._agent.remembered = self._load()
 
@@ -165,7 +168,15 @@ class DhtNode:
             if not self._counts or now - self._counts[-1][0] >= RATE_WINDOW_S / 6:
                 self._counts.append((now, {m: (self._core.sent[m], self._core.served[m]) for m in METHODS}))
             self._perform(self._agent.tick(now))
+            self._tell_drops(now)
             await trio.lowlevel.checkpoint()
+
+    def _tell_drops(self, now: Monotonic) -> None:
+        """One line a minute on datagrams that were dropped, if there were any."""
+        if now >= self._tells_at and (fresh := self._core.drops - self._told):
+            self._tells_at = now + TELL_EVERY_S
+            self._told = Counter(self._core.drops)
+            _log.warning("dropped %d datagrams: %s", fresh.total(), ", ".join(f"{n} {why}" for why, n in sorted(fresh.items())))
 
     async def _wait(self, operation: int, deadline_s: float) -> Any:
         """The outcome, or None when it does not come in time."""

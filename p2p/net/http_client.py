@@ -1,4 +1,4 @@
-"""Small HTTP requests from trio, through aiohttp (I/O; one of the four modules that know asyncio).
+"""Small HTTP requests from trio, through aiohttp (I/O; one of the few modules that know asyncio).
 
 A worker calls its chief and a chief its workers. No redirects, no cookies, no proxies, no compression; every answer has a bound.
 """

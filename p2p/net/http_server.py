@@ -1,4 +1,4 @@
-"""Serves trio handlers over HTTP with aiohttp (I/O; one of the four modules that know asyncio).
+"""Serves trio handlers over HTTP with aiohttp (I/O; one of the few modules that know asyncio).
 
 Bodies are streamed both ways and nothing is buffered for a handler that does not ask; aiohttp's ``client_max_size`` of 1 MiB and its
 `FileResponse`, which answers a stale If-Range wrongly, are never met. Uploads are gathered into pieces of 1 MiB on the asyncio side,
@@ -25,6 +25,8 @@ from trio_asyncio import aio_as_trio, trio_as_aio
 from p2p.base.errors import MalformedMessage, ParallelError, Reason, Unavailable
 from p2p.net.addresses import join_address
 from p2p.net.asyncio_bridge import open_bridge
+from p2p.net.endings import ENDINGS, Endings
+from p2p.net.http_door import Door
 from p2p.net.http_types import BodyTooLarge, FileSlice, Part, Request, Response, Route
 from p2p.net.problem import problem, problem_of
 
@@ -51,6 +53,7 @@ async def serve_http(
     ssl_context: ssl.SSLContext | None = None,
     max_header_bytes: int = 16 << 10,
     before: Before | None = None,
+    endings: Endings = ENDINGS,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> Never:
     """Serve until cancelled. ``before`` sees every request first, and may answer it. Reports the bound address as ``host:port``.
@@ -59,17 +62,10 @@ async def serve_http(
     """
     async with open_bridge() as loop:
         site = _Site(routes, before, loop)
-        server = web.Server(
-            site.handle,
-            request_factory=site.make_exchange,
-            loop=loop,
-            access_log=None,
-            keepalive_timeout=HEADER_DEADLINE_S,
-            lingering_time=LINGER_S,
-            read_bufsize=PIECE_BYTES,
-            max_line_size=8190,
-            max_field_size=max_header_bytes,
-        )
+        server = Door(
+            site.handle, endings, header_deadline_s=HEADER_DEADLINE_S, request_factory=site.make_exchange, loop=loop, access_log=None,
+            lingering_time=LINGER_S, read_bufsize=PIECE_BYTES, max_line_size=8190, max_field_size=max_header_bytes,
+        )  # fmt: skip
         try:
             listen = partial(loop.create_server, server, host, port, backlog=512)
             if ssl_context is not None:

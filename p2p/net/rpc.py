@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -26,11 +27,13 @@ from p2p.net.addresses import join_address as join_address
 from p2p.net.addresses import split_address as split_address
 from p2p.net.channel import STREAM_ERRORS, Channel, ExactReader, RefusedByPeer, Registry, encode_message
 from p2p.net.clock import read_unix
+from p2p.net.endings import ENDINGS, Endings
 from p2p.net.hello import NONCE_BYTES, PROTOCOL, Challenge, Hello, Prove, Refused, Welcome, proof_bytes, refusal
 from p2p.net.stream import ByteStream, TlsStream, close_at_once, open_tls_client, open_tls_server
 from p2p.net.tls import WrongKey, client_context, server_context
 
 HELLO_HEADER_BYTES = 8 << 10
+PORT = "rpc"  # what endings are counted under
 _log = logging.getLogger("parallel.rpc")
 VERSION_MISMATCH = "version-mismatch"
 M = TypeVar("M", bound=Message)
@@ -154,6 +157,7 @@ async def serve_rpc(
     on_channel: OnChannel,
     http_get: HttpGet | None = None,
     limits: RpcLimits = RpcLimits(),
+    endings: Endings = ENDINGS,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> Never:
     """Serve until cancelled. ``on_channel`` runs in a task of each connection, which is closed when it returns or fails.
@@ -165,7 +169,7 @@ async def serve_rpc(
     except OSError as error:
         where = join_address(host or "*", port)
         raise Unavailable("port-taken", f"cannot listen on {where}: {error.strerror or error}", port=port) from error
-    server = RpcServer(identity, registry, on_channel, http_get, limits)
+    server = RpcServer(identity, registry, on_channel, http_get, limits, endings)
     bound = listeners[0].socket.getsockname()
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(trio.serve_listeners, server.serve_connection, listeners))
@@ -200,6 +204,7 @@ class RpcServer:
         on_channel: OnChannel,
         http_get: HttpGet | None = None,
         limits: RpcLimits = RpcLimits(),
+        endings: Endings = ENDINGS,
     ) -> None:
         self._identity = identity
         self._context = server_context(identity)
@@ -207,6 +212,7 @@ class RpcServer:
         self._on_channel = on_channel
         self._http_get = http_get
         self._limits = limits
+        self._endings = endings
         self._by_address: Counter[str] = Counter()
 
     async def serve_connection(self, transport: trio.SocketStream) -> None:
@@ -221,16 +227,21 @@ class RpcServer:
     async def serve_stream(self, transport: ByteStream, host: str, address: str) -> None:
         """The same for any stream; ``host``: whose share of connections it takes, ``address``: what logs and channels call it."""
         if self._by_address.total() >= self._limits.connections or self._by_address[host] >= self._limits.per_address:
-            _log.warning("refusing a connection from %s: too many are open", address)
+            self._endings.note(PORT, "too-many-connections", address, "too many are open")
             await close_at_once(transport)
             return
         self._by_address[host] += 1
         try:
             await self._serve(transport, address)
-        except (ParallelError, *STREAM_ERRORS) as error:
-            _log.info("the connection from %s ended: %s", address, error)
+        except ParallelError as error:
+            self._endings.note(PORT, error.code, address, error.text)
+        except STREAM_ERRORS as error:
+            is_tls = isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)
+            level = logging.WARNING if is_tls else logging.INFO  # who leaves does no harm
+            self._endings.note(PORT, "not-tls" if is_tls else "connection-lost", address, str(error), level=level)
         except Exception:  # noqa: BLE001 - the boundary between one connection and all others
             _log.exception("serving %s failed", address)
+            self._endings.note(PORT, "internal-error", address, "see the lines before this one")
         finally:
             self._by_address[host] -= 1
             if not self._by_address[host]:
@@ -248,7 +259,8 @@ class RpcServer:
                 return
             channel = await self._admit(reader, address)
         if channel is None:
-            _log.info("%s did not finish the handshake within %g s", address, self._limits.handshake_s)
+            text = f"it did not finish the handshake within {self._limits.handshake_s:g} s"
+            self._endings.note(PORT, "handshake-timeout", address, text)
             return
         try:
             await self._on_channel(channel)

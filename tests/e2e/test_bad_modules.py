@@ -80,6 +80,24 @@ def test_a_million_fragments_leave_the_chief_as_small_as_it_was(company: Running
     assert peak - before < 150 << 20, f"{(peak - before) >> 20} MiB more"
 
 
+def test_a_split_that_is_faster_than_the_work_does_not_pile_up_in_the_chief(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    """400 MiB of fragments, which split could yield in a second; the chief holds its window of them, and split waits."""
+    package = write_package(
+        tmp_path / "p",
+        "import time\ndef process(fragment):\n    time.sleep(0.005)\n    return len(fragment)\n",
+        split="def split(data):\n    for n in range(400):\n        yield bytes([n % 251]) * (1 << 20)\n",
+        merge="def merge(results, output):\n    return [sum(results)]\n",
+    )
+    before = peak = memory_of(company, "chief")
+    job = company.client.submit(package, numbers)
+    while not job.is_over:
+        job.status(wait_s=0.1)
+        peak = max(peak, memory_of(company, "chief"))
+    assert job.state == "done", job.view
+    assert value_of(job, tmp_path / "out") == [400 << 20]
+    assert peak - before < 200 << 20, f"{(peak - before) >> 20} MiB more"
+
+
 def test_one_fragment_of_a_gibibyte_is_streamed(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
     package = write_package(
         tmp_path / "p",
@@ -95,6 +113,29 @@ def test_one_fragment_of_a_gibibyte_is_streamed(company: RunningCompany, numbers
     assert job.state == "done", (job.view["reason"], job.failures())
     assert value_of(job, tmp_path / "out")[0][0] == LARGE_BYTES
     assert all(peak[name] - was < 100 << 20 for name, was in before.items()), {n: (peak[n] - was) >> 20 for n, was in before.items()}
+
+
+UNEVEN = """
+import random, time
+def process(fragment):
+    kind, number = fragment
+    draw = random.Random(number)
+    seconds = {"exponential": draw.expovariate(1), "lognormal": draw.lognormvariate(-0.5, 1), "pareto": draw.paretovariate(1.5) / 3}[kind]
+    time.sleep(0.5 if number == 150 else min(0.4, 0.01 * seconds))
+    return number
+"""
+
+
+def test_long_fragments_put_no_healthy_worker_under_suspicion(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    """Three distributions, each with one fragment fifty times as long. How little is copied: tests/unit/test_chief_pace.py."""
+    package = write_package(tmp_path / "p", UNEVEN, split="def split(data, kind):\n    for n in range(300):\n        yield kind, n\n")
+    jobs = [company.client.submit(package, numbers, params={"kind": kind}) for kind in ("exponential", "lognormal", "pareto")]
+    for number, job in enumerate(jobs):
+        assert job.wait(90).state == "done", job.view
+        assert value_of(job, tmp_path / f"out{number}") == list(range(300))
+        assert not job.failures()["items"]
+        assert not is_told(company, job, "worker-kicked")
+    assert {w["state"] for w in company.client.workers()["items"]} == {"idle"}
 
 
 def test_a_split_that_yields_nothing_gives_an_empty_merge(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:

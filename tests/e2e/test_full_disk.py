@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import http.client
+import io
+import json
 import os
 import sqlite3
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +46,31 @@ def fill(fd: int) -> None:
             size_bytes //= 4
 
 
+def package_zip() -> bytes:
+    """A package that is in order, and large enough to need room."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("split.py", "def split(data):\n    yield 1\n")
+        archive.writestr("processor/main.py", "def process(fragment):\n    return fragment\n")
+        archive.writestr("processor/table.bin", os.urandom(2 << 20))
+        archive.writestr("merge.py", "def merge(results, output):\n    return list(results)\n")
+    return packed.getvalue()
+
+
+def upload(company: Harmed, path: str, body: bytes) -> tuple[int, str, dict[str, object]]:
+    """What plain HTTP says: status, media type, the problem."""
+    host, _, port = company.http.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    try:
+        kind = "application/octet-stream" if "data" in path else "application/zip"
+        headers = {"Authorization": f"Bearer {company.ready['chief']['token']}", "Content-Type": kind}
+        connection.request("POST", path, body=body, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, str(answer.headers["Content-Type"]), json.loads(answer.read())
+    finally:
+        connection.close()
+
+
 def test_a_full_disk_is_told_waited_for_and_survived(company: Harmed, numbers: Path, tmp_path: Path) -> None:
     package = write_package(
         tmp_path / "p",
@@ -69,7 +98,10 @@ def test_a_full_disk_is_told_waited_for_and_survived(company: Harmed, numbers: P
         with pytest.raises(CompanyError) as refused:
             company.client.upload_data(data)
         assert refused.value.code == "storage-full", refused.value
-        assert getattr(refused.value, "status", 507) == 507
+        for path in ("/upload/data?name=large.bin", "/upload/module-package?name=p"):
+            status, kind, problem = upload(company, path, data.read_bytes() if "data" in path else package_zip())
+            assert (status, problem["status"], problem["code"]) == (507, 507, "storage-full"), (path, problem)
+            assert kind.startswith("application/problem+json") and "disk" in str(problem["detail"])
         job.status(wait_s=1.0)
         assert job.status()["fragments"]["done"] <= at + 16, "nothing more is handed out"
         assert company.is_running("chief")
@@ -78,6 +110,7 @@ def test_a_full_disk_is_told_waited_for_and_survived(company: Harmed, numbers: P
         ballast.unlink()
     assert job.wait(60).state == "done", job.view
     assert value_of(job, tmp_path / "out") == list(range(N))
+    assert company.client.upload_data(data), "what was refused is taken now"
     database = sqlite3.connect(f"file:{company.home}/chief/company.sqlite?mode=ro", uri=True)
     assert database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     database.close()

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from company.tokens import encode_token, parse_token_untrusted
+from tests.e2e.test_rest_worker import start_ours
 from tests.support.company_processes import RunningCompany, until, value_of, write_package
 
 pytestmark = pytest.mark.slow
@@ -38,6 +39,8 @@ BYTES = {
     "http-9.9": b"GET / HTTP/9.9\r\n\r\n",
 }
 MEMORY_MORE_BYTES = 48 << 20
+SLOW_HELLO = bytes.fromhex("16030101f0010001ec0303") + bytes(485)  # in order, and never whole in time
+SLOW_GET = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X-Slow: yes\r\n" * 40
 
 
 def ports(company: RunningCompany) -> dict[str, tuple[str, int]]:
@@ -65,30 +68,86 @@ def throw(address: tuple[str, int], data: bytes) -> None:
             pass  # ended in the middle: what is to happen
 
 
-def test_nothing_that_is_thrown_at_any_port_disturbs_a_job_or_grows_the_memory(
-    company: RunningCompany, numbers: Path, tmp_path: Path
-) -> None:
+DATAGRAMS = (
+    b"", b"\0", RANDOM(1400), bytes(1400), RANDOM(65000), b"\1" + RANDOM(300), b"\0" + RANDOM(300), b"\2" + RANDOM(300),
+    b"d1:ad2:id20:" + RANDOM(200),
+)  # fmt: skip
+
+
+def counted(company: RunningCompany, name: str, *labels: str) -> float:
+    """The sum of a counter's lines that carry all of these labels."""
+    text = company.client.transport.request("GET", "/metrics").body.decode()
+    lines = [x for x in text.splitlines() if x.startswith(name) and all(label in x for label in labels)]
+    return sum(float(x.rsplit(" ", 1)[1]) for x in lines)
+
+
+@pytest.fixture(scope="module")
+def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCompany]:
+    """A company with every port there is: RPC, HTTP and UDP of the chief, a worker's relay, the HTTP of a worker that speaks REST."""
+    with RunningCompany(tmp_path_factory.mktemp("exposed")) as running:
+        running.start_chief("--dht", "127.0.0.1:0", "--allow-private")
+        running.start_workers("w1", "w2")
+        start_ours(running, "rest", str(running.client.create_token("worker")["token"]))
+        yield running
+
+
+# what must have been counted at a port, and told in the log of whoever listens there
+REASONS = {
+    "rpc": ("not-tls",),
+    "http": ("malformed-request",),
+    "udp": ("size", "unknown kind", "answer that nobody asked for", "malformed request"),
+}
+
+
+def test_what_is_thrown_at_any_port_ends_with_a_reason_and_disturbs_nobody(exposed: RunningCompany, numbers: Path, tmp_path: Path) -> None:
     package = write_package(tmp_path / "p", "import time\ndef process(fragment):\n    time.sleep(0.02)\n    return fragment\n")
-    company.run(package, numbers, params={"n": 10})
-    listening = ports(company)
-    assert len({name.partition("-")[0] for name in listening}) == 3, "the chief's ports and a worker's relay"
-    before = memory(company)
-    job = company.client.submit(package, numbers, params={"n": 150}, batching="none")
+    exposed.run(package, numbers, params={"n": 10})
+    listening = ports(exposed)
+    assert {name.partition("-")[0] for name in listening} == {"chief", "w1", "w2", "rest"}, "a port of everybody's"
+    before, known = memory(exposed), {key: counted(exposed, "company_connections_ended_total", f'port="{key}"') for key in ("rpc", "http")}
+    job = exposed.client.submit(package, numbers, params={"n": 300}, batching="none")
     for address in listening.values():
         for data in BYTES.values():
             throw(address, data)
+    host, _, port = str(exposed.ready["chief"]["dht"]).rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for round_ in range(1, 21):  # no faster than it is read: what the kernel throws away shows nothing
+            for one in DATAGRAMS:
+                sock.sendto(one, (host, int(port)))
+            least = round_ * (len(DATAGRAMS) - 2)
+            until(lambda least=least: counted(exposed, "company_datagrams_dropped_total") >= least, "datagrams counted")
     assert job.wait(60).state == "done", job.view
-    assert value_of(job, tmp_path / "out") == list(range(150))
+    assert value_of(job, tmp_path / "out") == list(range(300))
     assert not job.failures()["items"]
-    grown = {name: now - before[name] for name, now in memory(company).items()}
+    grown = {name: now - before[name] for name, now in memory(exposed).items()}
     assert all(more < MEMORY_MORE_BYTES for more in grown.values()), grown
-    assert all(w["state"] == "idle" for w in company.client.workers()["items"]), "nobody lost its connection"
+    assert all(w["state"] == "idle" for w in exposed.client.workers()["items"]), "nobody lost its connection"
+    # the chief counts them by reason, and every process tells of them in its log
+    for key in ("rpc", "http"):
+        assert counted(exposed, "company_connections_ended_total", f'port="{key}"') - known[key] >= 3
+        for reason in REASONS[key]:
+            assert counted(exposed, "company_connections_ended_total", f'port="{key}"', f'reason="{reason}"') >= 1, (key, reason)
+    for reason in REASONS["udp"]:
+        assert counted(exposed, "company_datagrams_dropped_total", f'reason="{reason}"') >= 1, reason
+    for name, words in (("chief", "rpc"), ("chief", "http"), ("w1", "rpc"), ("w2", "rpc"), ("rest", "http")):
+        for reason in REASONS[words]:
+            until(
+                lambda name=name, words=words, reason=reason: told(exposed, name, f"{words}: the connection from 127.0.0.1", reason),
+                f"{name}'s log: {reason}",
+            )
+    until(lambda: told(exposed, "chief", "dropped", "malformed request"), "the chief's log on datagrams")
+    assert "Traceback" not in exposed.log_of("chief").read_text()
 
 
-def test_hundreds_of_connections_that_say_almost_nothing_are_bounded_and_end(company: RunningCompany) -> None:
+def told(company: RunningCompany, name: str, *words: str) -> bool:
+    """Whether one line of a log has all these words."""
+    return any(all(word in line for word in words) for line in company.log_of(name).read_text().splitlines())
+
+
+def test_hundreds_of_connections_that_say_almost_nothing_are_bounded_and_end(exposed: RunningCompany) -> None:
     """Slow loris: a byte now and then. Others are served meanwhile; each connection ends by the greeting's deadline."""
-    listening = ports(company)
-    before = memory(company)
+    listening = ports(exposed)
+    before = memory(exposed)
     with ExitStack() as stack:
         slow = []
         for address in listening.values():
@@ -97,26 +156,38 @@ def test_hundreds_of_connections_that_say_almost_nothing_are_bounded_and_end(com
                 slow.append(stack.enter_context(sock))
                 sock.setblocking(False)
         ended: set[int] = set()
+        said = dict.fromkeys((sock.fileno() for sock in slow), 0)
 
         def are_ended() -> bool:
-            for sock in slow:
+            for number, sock in enumerate(slow):
                 if sock.fileno() in ended:
                     continue
                 try:
-                    sock.send(b"\x16" if len(ended) % 2 else b"G")
+                    script, at = SLOW_HELLO if number % 2 else SLOW_GET, said[sock.fileno()]
+                    sock.send(script[at : at + 1])
+                    said[sock.fileno()] += 1
                     if not sock.recv(4096):
                         ended.add(sock.fileno())
                 except BlockingIOError:
                     continue
                 except OSError:
                     ended.add(sock.fileno())
-            assert company.client.company()["id"], "others are served meanwhile"
+            assert exposed.client.company()["id"], "others are served meanwhile"
             time.sleep(0.25)  # what makes it slow; no condition waits for it
             return len(ended) == len(slow)
 
         until(are_ended, "every slow connection ended by the other side", timeout_s=75)
-    grown = {name: now - before[name] for name, now in memory(company).items()}
+    grown = {name: now - before[name] for name, now in memory(exposed).items()}
     assert all(more < MEMORY_MORE_BYTES for more in grown.values()), grown
+    for name, words in (("chief", "rpc"), ("chief", "http"), ("w1", "rpc"), ("rest", "http")):
+        reason = {"rpc": "handshake-timeout", "http": "no-request"}[words]
+        until(
+            lambda name=name, words=words, reason=reason: told(exposed, name, f"{words}: the connection from 127.0.0.1", reason),
+            f"{name}'s log: {reason}",
+        )
+    assert counted(exposed, "company_connections_ended_total", 'reason="handshake-timeout"') >= 10
+    assert counted(exposed, "company_connections_ended_total", 'reason="no-request"') >= 10
+    assert len([x for x in exposed.log_of("chief").read_text().splitlines() if "the connection from" in x]) < 400, "the log is bounded too"
 
 
 # ---- requests that nobody may make --------------------------------------------------------------------------------------------

@@ -4,13 +4,16 @@ Run as ``python -m tests.faults.crashing start ...``.
 
 The product has no hooks: this program wraps its functions before it starts the command line. It dies when the file named by
 $FAULT_FILE holds "point n": the n-th time from then that the point is passed. Without that it is an ordinary process, and checks
-the chief's machine after every event; what it finds is written to $FAULT_VIOLATIONS.
+the chief's machine after every event; what it finds is written to $FAULT_VIOLATIONS. What it acknowledges to workers goes to
+$FAULT_ACKS before the acknowledgement leaves: who looks after a kill finds whether all of that is on disk (`unkept`).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sqlite3
 import sys
 import traceback
 from collections.abc import Callable
@@ -72,7 +75,7 @@ class Fuse:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def around(owner: Any, name: str, *, before: Callable[..., None] | None = None, after: Callable[..., None] | None = None) -> None:
+def around(owner: Any, name: str, *, before: Callable[..., Any] | None = None, after: Callable[..., Any] | None = None) -> None:
     """Wrap a plain function or method."""
     inner = getattr(owner, name)
 
@@ -194,6 +197,57 @@ def watch_machine(path: Path) -> None:
     state.ChiefState.handle = checked  # type: ignore[method-assign]
 
 
+def watch_acks(path: Path) -> None:
+    """Write down what is acknowledged: of each message, the fragments whose outcomes the machine took, before the worker is told."""
+    taken: dict[tuple[int, int], list[tuple[str, int, int]]] = {}
+    under_way: list[tuple[int, int]] = []
+
+    def note_pieces(_engine: Any, effect: Any, *_: Any) -> None:
+        taken.setdefault(under_way[-1], []).extend((effect.job, first, count) for first, count in effect.ranges)
+
+    def note_failure(_engine: Any, effect: Any, *_: Any) -> None:
+        if under_way:
+            taken.setdefault(under_way[-1], []).append((effect.job, effect.index, 1))
+
+    def note_ack(_sessions: Any, _worker: str, token: int, first: int) -> None:
+        ranges = taken.pop((token, first), [])
+        if ranges:
+            with path.open("a") as file:
+                file.write(json.dumps(ranges) + "\n")
+
+    for name, index_of in (("post_outcome", lambda m: m.first), ("post_died", lambda m: m.index)):
+        around(
+            Engine, name,
+            before=lambda _engine, _worker, message, *_, index_of=index_of: under_way.append((message.token, index_of(message))),
+            after=lambda *_: under_way.clear(),
+        )  # fmt: skip
+    around(Engine, "_pieces", before=note_pieces)
+    around(Engine, "_failure_ops", before=note_failure)
+    around(Sessions, "send_ack", before=note_ack)
+
+
+def unkept(acks: Path, database: Path) -> list[str]:
+    """What a dead chief had acknowledged and has not on disk. Ask before it starts again: that may repair what a worker still held."""
+    if not acks.exists():
+        return []
+    rows: dict[str, list[tuple[int, int]]] = {}
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    try:
+        for job, first, count in connection.execute('SELECT job, "first", "count" FROM outcome'):
+            rows.setdefault(job, []).append((first, first + count))
+        for job, fragment in connection.execute("SELECT job, fragment FROM failure"):
+            rows.setdefault(job, []).append((fragment, fragment + 1))
+    finally:
+        connection.close()
+    found = []
+    for line in acks.read_text().splitlines():
+        for job, first, count in json.loads(line):
+            lost = [i for i in range(first, first + count) if not any(a <= i < b for a, b in rows.get(job, []))]
+            if lost:
+                found.append(f"fragments {lost[:5]} of {job} were acknowledged and are not on disk")
+    return found
+
+
 def main() -> None:
     fuse_file = os.environ.get("FAULT_FILE")
     fuse = Fuse(Path(fuse_file) if fuse_file else None)
@@ -202,6 +256,8 @@ def main() -> None:
     wrap_job(fuse)
     if said := os.environ.get("FAULT_VIOLATIONS"):
         watch_machine(Path(said))
+    if said := os.environ.get("FAULT_ACKS"):
+        watch_acks(Path(said))
     from company.cli import main as command_line
 
     sys.argv[0] = "company"

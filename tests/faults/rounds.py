@@ -1,7 +1,8 @@
 """Rounds of faults against a real company, and the one invariant after each (I/O).
 
-Every fragment was merged exactly once, no slot is locked by nobody, the rows are whole and do not overlap, and the chief's machine
-found itself valid after every event. Workers reach the chief through a `Cable` each; the home may be a small tmpfs.
+Every fragment was merged exactly once, no slot is locked by nobody, the rows are whole and do not overlap, what a killed chief had
+acknowledged was on disk, and the chief's machine found itself valid after every event. Workers reach the chief through a `Cable` each;
+the home may be a small tmpfs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from company.client import Job
 from company.errors import CompanyError
 from company.tokens import encode_token, parse_token_untrusted
+from tests.faults.crashing import unkept
 from tests.faults.network import Cable
 from tests.faults.plan import WORKERS, Fault, Plan
 from tests.support.company_processes import RunningCompany, until, write_package
@@ -66,8 +68,8 @@ class Harmed(RunningCompany):
         super().__init__(root)
         self.small_disk = small_disk
         self.programs["chief"] = (sys.executable, "-m", "tests.faults.crashing")
-        self.fuse, self.violations = root / "fuse", root / "violations"
-        self.environ |= {"FAULT_FILE": str(self.fuse), "FAULT_VIOLATIONS": str(self.violations)}
+        self.fuse, self.violations, self.acks = root / "fuse", root / "violations", root / "acks"
+        self.environ |= {"FAULT_FILE": str(self.fuse), "FAULT_VIOLATIONS": str(self.violations), "FAULT_ACKS": str(self.acks)}
         self.cables: dict[str, Cable] = {}
         self.package = write_package(root / "package", PROCESS, split=SPLIT, merge=MERGE)
         self.data = root / "data.txt"
@@ -82,6 +84,16 @@ class Harmed(RunningCompany):
             self.start_worker(name, token=encode_token(own))
         for name in WORKERS:
             self.wait_ready(name)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL; of a chief's, that nothing is lost of what it had acknowledged is looked at while it is dead."""
+        super().kill(name)
+        if name == "chief":
+            lost = unkept(self.acks, self.home / "chief" / "company.sqlite")
+            if lost:
+                with self.violations.open("a") as file:
+                    file.write("\n".join(lost) + "\n")
+            self.acks.unlink(missing_ok=True)
 
     def close(self) -> None:
         for cable in self.cables.values():

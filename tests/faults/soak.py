@@ -25,6 +25,7 @@ from tests.support.company_processes import RunningCompany, write_package
 SAMPLE_S = 10.0
 MORE_BYTES, MORE_DESCRIPTORS, MORE_TASKS = 16 << 20, 8, 8  # between the second quarter and the last: above this it grows
 PROCESS = "import time\ndef process(fragment):\n    time.sleep(0.2)\n    print('did', fragment)\n    return fragment\n"
+FRAGMENTS_PER_WORKER = 60  # of one job: 12 s, in which every worker starts one child
 Sample = dict[str, int]
 
 
@@ -83,7 +84,7 @@ class Soak:
         end, due = time.monotonic() + seconds, 0.0
         old: list[Any] = []
         while time.monotonic() < end:
-            job = self.company.client.submit(self.package, self.data, params={"n": 20 * len(self.names)})
+            job = self.company.client.submit(self.package, self.data, params={"n": FRAGMENTS_PER_WORKER * len(self.names)})
             while not job.is_over:
                 job.status(wait_s=2.0)
                 if time.monotonic() >= due:
@@ -135,8 +136,12 @@ def main() -> int:
         soak = Soak(Path(folder), workers=given.workers)
         with soak.company:
             soak.start()
-            soak.go_on(given.minutes * 60)
-            report = soak.report() | {"minutes": given.minutes}
+            began = time.monotonic()
+            try:
+                soak.go_on(given.minutes * 60)
+            except KeyboardInterrupt:  # what there is by then counts
+                print("interrupted", file=sys.stderr)
+            report = soak.report() | {"minutes": round((time.monotonic() - began) / 60, 1)}
     text = json.dumps(report, indent=1)
     if given.json:
         given.json.write_text(text)

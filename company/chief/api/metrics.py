@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from company import views
 from company.chief.facade import Chief
+from p2p.net.endings import ENDINGS
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -36,6 +37,17 @@ class _ChiefCollector(Collector):
         yield GaugeMetricFamily("company_start_timestamp_seconds", "When this chief started.", value=company.started)
         jobs, _ = self._chief.list_jobs(state=None, limit=1000, offset=0)
         yield _by_state("company_fragments", "Fragments of unfinished jobs by state.", _fragments(jobs))
+        yield from self._ended()
+
+    def _ended(self) -> Iterator[Metric]:
+        ended = CounterMetricFamily("company_connections_ended", "Connections that ended for a fault, by port.", labels=["port", "reason"])
+        for (port, reason), count in sorted(ENDINGS.counts.items()):
+            ended.add_metric([port, reason], count)
+        yield ended
+        dropped = CounterMetricFamily("company_datagrams_dropped", "Datagrams of the DHT that were dropped.", labels=["reason"])
+        for reason, count in sorted(self._chief.network.status().drops.items()):
+            dropped.add_metric([reason], count)
+        yield dropped
 
 
 def _fragments(jobs: Iterable[views.JobView]) -> dict[str, int]:
