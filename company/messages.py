@@ -85,6 +85,17 @@ class Resumed(Message, code=13):
     server_time: U64
 
 
+@dataclass(frozen=True, slots=True)
+class Guest(Message, code=14):
+    """A worker that another company lends comes with its chief's ticket (`company.ticket`); item 0: msgpack array of Machine."""
+
+    lender: Key
+    ticket: Annotated[bytes, Length(1, 4096)]
+    signature: Signature
+    held: Annotated[tuple[Held, ...], Length(0, 4096)]
+    at: U64 = 0
+
+
 # ---- jobs and packages --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class JobIs(Message, code=20):
@@ -289,6 +300,42 @@ class Bye(Message, code=54):
     reason: Word
 
 
+# ---- lending a worker -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Second(Message, code=55):
+    """Chief to its own worker: work for another company under this ticket. The same ticket again changes nothing."""
+
+    network: Annotated[bytes, Length(16, 16)]
+    ticket: Annotated[bytes, Length(1, 4096)]
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Unsecond(Message, code=56):
+    """Chief to its own worker: no more of this contract. What runs has ``grace_s`` to finish; 0: it is killed now."""
+
+    contract: Digest
+    grace_s: U32
+    reason: Word
+
+
+@dataclass(frozen=True, slots=True)
+class Seconded(Message, code=57):
+    """Worker to its own chief: how a ticket stands (dialling, working, over, overrun). Cumulative within ``run``."""
+
+    contract: Digest
+    serial: U64
+    run: U64
+    state: Word
+    fragments: U64
+    core_ms: U64
+    bytes: U64
+    slots: U16
+    results: Digest
+    reason: Word
+    text: Line
+
+
 # ---- bulk connection (purpose "bulk"): one request at a time ----------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class BlobGet(Message, code=60):
@@ -346,7 +393,7 @@ class WheelGet(Message, code=66):
 
 
 MESSAGES = registry(
-    Hello, Challenge, Prove, Welcome, Refused, Machine, Join, Joined, Resume, Resumed, JobIs, JobOver, NeedProcessor, ProcessorIs,
+    Hello, Challenge, Prove, Welcome, Refused, Machine, Join, Joined, Resume, Resumed, Guest, JobIs, JobOver, NeedProcessor, ProcessorIs,
     JobBlocked, Run, Outcome, Failed, Ack, Stale, Recall, Recalled, Cancel, SlotState, Status, Artifact, Ping, Pong, Drain, Undrain,
-    Bye, BlobGet, BlobPart, BlobPut, BlobKept, WheelsGet, WheelsAre, WheelGet,
+    Bye, Second, Unsecond, Seconded, BlobGet, BlobPart, BlobPut, BlobKept, WheelsGet, WheelsAre, WheelGet,
 )  # fmt: skip

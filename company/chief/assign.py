@@ -157,7 +157,8 @@ class Assigner:
         share = max(1, slots.total)
 
         def is_fit(batch: Batch) -> bool:
-            return worker.spec.id not in batch.avoid or not self._has_other(job, batch.avoid)
+            is_avoided = worker.spec.id in batch.avoid or worker.spec.origin in batch.avoid
+            return not is_avoided or not self._has_other(job, batch.avoid)
 
         if worker.is_on_probation:
             return job.next_batch(share, worker.speed, is_fit, at_most=1), True
@@ -167,7 +168,7 @@ class Assigner:
         again = job.again.take(is_fit, lambda b: b.count)
         if again is not None:
             return again, True
-        job.seeding.keep_only({(w.spec.id, n) for w in slots.workers.values() if self._books.is_able(job, w) for n in range(w.spec.slots)})
+        job.seeding.keep_only({(w.spec.id, n) for w in slots.workers.values() if self._books.is_able(job, w) for n in range(w.own_slots)})
         batch, filled = job.seeding.next_for(slot, is_idle=depth == 0, make=lambda: job.fresh_batch(share, 1.0), speeds=self._speeds)
         for other in filled & (slots.idle | slots.ahead):
             slots.changed.add(other)
@@ -175,14 +176,17 @@ class Assigner:
         return batch, True
 
     def _speeds(self) -> dict[SlotKey, float]:
-        return {(w.spec.id, n): w.speed for w in self._books.slots.workers.values() if w.takes_work for n in range(w.spec.slots)}
+        return {(w.spec.id, n): w.speed for w in self._books.slots.workers.values() if w.takes_work for n in range(w.own_slots)}
 
     def _has_other(self, job: JobRun, avoid: tuple[str, ...]) -> bool:
         """Whether a worker that is here can take what failed on these."""
         key = (job.id, avoid)
         if key not in self._others:
             books = self._books
-            self._others[key] = any(w.spec.id not in avoid and w.takes_work and books.is_able(job, w) for w in books.slots.workers.values())
+            self._others[key] = any(
+                w.spec.id not in avoid and w.spec.origin not in avoid and w.takes_work and books.is_able(job, w)
+                for w in books.slots.workers.values()
+            )
         return self._others[key]
 
     # ---- matching ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion
 
 from company.chief.jobrun import JobRun
+from company.chief.secondment.abroad import why_not_abroad
 from company.chief.slots import WorkerRun
 from p2p.base.errors import Action, Reason
 
@@ -52,6 +53,8 @@ def _of_worker(worker: WorkerRun) -> Reason | None:
 def _of_job(job: JobRun, worker: WorkerRun) -> Reason | None:
     spec, offer = job.spec, worker.spec
     facts = {"worker": offer.name}
+    if offer.guest is not None and (stays := why_not_abroad(job, offer, offer.guest)) is not None:
+        return stays
     blocked = job.blocked.get(offer.id)
     if blocked is not None:
         return blocked

@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from company.chief.long_leases import LongLease
+from company.chief.secondment.events import AbroadJudged as AbroadJudged
+from company.chief.secondment.events import Believed as Believed
+from company.chief.secondment.events import JobSetAside as JobSetAside
+from company.chief.secondment.events import WorkerLent as WorkerLent
+from company.chief.specs import Guest as Guest
 from company.chief.specs import JobSpec as JobSpec
 from company.chief.specs import Range as Range
 from company.chief.specs import WorkerSpec as WorkerSpec
@@ -26,6 +31,7 @@ class JobAdded:
     restarts: int = 0  # how often split turned out not to be deterministic
     total: int | None = None
     waited_s: float = 0.0  # since it was submitted, before this run of the chief
+    believed: tuple[tuple[str, int, int], ...] = ()  # of ``done``, what other companies computed: (company, first, count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +213,7 @@ class Tick:
 Event = (
     JobAdded | JobChanged | SplitCounted | SplitProduced | SplitEnded | SplitFailed | SplitDiffers | WorkerHere | WorkerGone
     | WorkerChanged | WorkerBlocked | Heartbeat | OutcomeArrived | FragmentDied | Recalled | Committed | MergeEnded | MergeFailed
-    | DiskState | Tick
+    | DiskState | WorkerLent | AbroadJudged | Believed | JobSetAside | Tick
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from company.chief.health import SlownessRule, new_slowness
 from company.chief.pending import Costs, Pending
 from company.chief.ranges import RangeSet
 from company.chief.retries import RetryBook, Trouble
+from company.chief.secondment.foreign import Foreign
 from company.chief.seeding import Seeding
 from p2p.base.clock import Monotonic
 from p2p.base.errors import InvariantBroken, Reason
@@ -52,6 +53,7 @@ class JobRun:
     dead: RangeSet = field(default_factory=RangeSet)
     held_back: RangeSet = field(default_factory=RangeSet)  # leases adopted after a restart, before split came this far again
     doubled: RangeSet = field(default_factory=RangeSet)  # may be leased more than once: copies, workers that are away
+    foreign: Foreign = field(default_factory=Foreign)
     uncommitted: int = 0
     stale_commits: int = 0  # results of before the job started over, whose Committed is still to come
     fence: int = 0  # tokens up to this one count no more: the job started over since
@@ -91,6 +93,10 @@ class JobRun:
             job.done.add(first, count)
         for index in event.dead:
             job.dead.add(index, 1)
+        for origin, first, count in event.believed:
+            job.foreign.came(origin, [(first, count)])
+        for origin in job.foreign.origins():
+            job.foreign.believe(origin)
         unsettled = {i: Trouble(t, infra) for i, t, infra in event.tries if not (job.done.contains(i) or job.dead.contains(i))}
         job.book = RetryBook(tries=event.spec.retries, known=unsettled.items())
         job.failed_once = len(event.tries)
@@ -149,8 +155,9 @@ class JobRun:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every fragment is settled and on disk."""
-        return self.split == "ended" and self.total is not None and self.settled >= self.total and self.uncommitted == 0
+        """Whether every fragment is settled, on disk, and believed."""
+        is_settled = self.split == "ended" and self.total is not None and self.settled >= self.total
+        return is_settled and self.uncommitted == 0 and not self.foreign.is_open
 
     @property
     def has_work(self) -> bool:
@@ -244,6 +251,7 @@ class JobRun:
         self.stale_commits += self.uncommitted
         self.uncommitted = 0
         self.done, self.dead, self.held_back, self.doubled = RangeSet(), RangeSet(), RangeSet(), RangeSet()
+        self.foreign = Foreign(self.foreign.abroad, self.foreign.why, caught=self.foreign.caught)
         self.book = RetryBook(tries=self.spec.retries)
         self.failed_once = 0
         self.batcher = new_batcher(cast(Kind, self.spec.batching))

@@ -183,6 +183,40 @@ class Lifecycle:
         job = self._books.job(event.job)
         return self.end(job, "failed", event.reason, now) if job is not None and job.phase == "merging" else []
 
+    # ---- other companies -----------------------------------------------------------------------------------------------
+    def judged(self, event: ev.AbroadJudged) -> list[ev.Effect]:
+        """Whether answers of the job can be compared at all."""
+        job = self._books.job(event.job)
+        if job is None or job.foreign.abroad is event.may:
+            return []
+        job.foreign.abroad, job.foreign.why = event.may, event.why
+        self._books.forget_ability()
+        text = "Two own runs agree: other companies may compute it." if event.may else f"It stays at home: {event.why}"
+        return [ev.Tell(job=job.id, kind="abroad", text=text)]
+
+    def believed(self, event: ev.Believed) -> list[ev.Effect]:
+        """Provisional results count from now on."""
+        job = self._books.job(event.job)
+        if job is not None and job.foreign.believe(event.origin):
+            self._books.touched.add(job.id)
+        return []
+
+    def set_aside(self, event: ev.JobSetAside, now: Monotonic) -> list[ev.Effect]:
+        """Leases end, split stops, the machine knows it no more."""
+        books = self._books
+        job = books.job(event.job)
+        if job is None:
+            return []
+        effects = self._drop_leases(job, "job-starts-over", now)
+        job.phase = "cancelled"  # for whoever still holds it
+        job.drop_work()
+        books.set_active(job)
+        del books.jobs[job.id]
+        books.stirred.discard(job.id)
+        books.touched.discard(job.id)
+        self._assigner.forget_job(job.id)
+        return [*effects, ev.StopSplit(job=job.id)]
+
     # ---- ends ----------------------------------------------------------------------------------------------------------
     def check_max_fails(self, job: JobRun, now: Monotonic) -> list[ev.Effect]:
         """End the job when more of its fragments failed for good than it allows."""

@@ -128,11 +128,21 @@ class Presence:
         note = books.notes[lease.token]
         books.orphans.add(lease.token)
         job.doubled.add(lease.first, lease.count)
-        has_begun = lease.running_since is not None
+        is_guest = books.slots.workers[lease.worker].spec.guest is not None  # a contract's end is nobody's loss
+        has_begun = lease.running_since is not None and not is_guest
         rest = books.leases.unfinished(lease.token)
         if has_begun and lease.count == 1 and rest and job.unsettled(lease.first, 1):
             return self._verdicts.lost_alone(job, lease, now)
         books.requeue(lease, note.batch, is_loss=has_begun)
+        return []
+
+    def lent(self, event: ev.WorkerLent, now: Monotonic) -> list[ev.Effect]:
+        """What runs on a slot that is lent now may finish; nothing new comes."""
+        worker = self._books.slots.workers.get(event.worker)
+        if worker is not None and worker.lent != event.slots:
+            worker.lent = event.slots
+            self._books.slots.refresh(worker, now)
+            self._books.stir()
         return []
 
     # ---- being told ----------------------------------------------------------------------------------------------------

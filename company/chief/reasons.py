@@ -88,6 +88,10 @@ class Reasons:
         away += len(books.long.of_job(job.id))
         if away:
             return Reason("worker-away", "The last fragments are held by a worker that is away.", {"batches": away}, (SEE_WORKERS,))
+        if job.foreign.is_open:
+            waiting = {"provisional": job.foreign.waiting, "companies": sorted(job.foreign.provisional)}
+            text = f"{job.foreign.waiting} results of other companies wait until enough of them were computed again here."
+            return Reason("checking-results", text, waiting, (_follow(job),))
         facts = {"uncommitted": job.uncommitted}
         return Reason("finishing", f"{job.uncommitted} results are being written to disk.", facts, (_follow(job),))
 

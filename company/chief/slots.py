@@ -36,7 +36,13 @@ class WorkerRun:
     grace_until: Monotonic | None = None
     last_heard: Monotonic = NEVER
     rate: float | None = None
+    lent: int = 0  # of its slots, the last ones: they work for another company
     rests: dict[int, int] = field(default_factory=dict)  # slot -> batches given back unasked in a row
+
+    @property
+    def own_slots(self) -> int:
+        """Slots that are not lent."""
+        return max(0, self.spec.slots - self.lent)
 
     @property
     def is_on_probation(self) -> bool:
@@ -151,8 +157,8 @@ class Slots:
         """Look at all slots of a worker again: it may or may not take work now."""
         self._close(worker)
         if worker.takes_work:
-            self.total += worker.spec.slots
-            for n in range(worker.spec.slots):
+            self.total += worker.own_slots
+            for n in range(worker.own_slots):
                 self.mark((worker.spec.id, n), now)
 
     def mark(self, slot: SlotKey, now: Monotonic) -> None:
@@ -163,7 +169,7 @@ class Slots:
         self.idle.discard(slot)
         self.ahead.discard(slot)
         self.changed.discard(slot)
-        if worker is None or not worker.takes_work or slot[1] >= worker.spec.slots:
+        if worker is None or not worker.takes_work or slot[1] >= worker.own_slots:
             return
         rest = self._resting.get(slot)
         if rest is not None:
@@ -209,14 +215,14 @@ class Slots:
         mine = [(worker.spec.id, n) for n in range(worker.spec.slots)]
         for group in (self.idle, self.ahead, self.changed):
             group.difference_update(mine)
-        self.total = sum(w.spec.slots for w in self.workers.values() if w is not worker and w.takes_work)
+        self.total = sum(w.own_slots for w in self.workers.values() if w is not worker and w.takes_work)
 
     def validate(self) -> None:
         """Raises `InvariantBroken` when a vacancy is filed that is none, or one is missing."""
         idle: set[SlotKey] = set()
         ahead: set[SlotKey] = set()
         for worker in self.workers.values():
-            for n in range(worker.spec.slots if worker.takes_work else 0):
+            for n in range(worker.own_slots if worker.takes_work else 0):
                 slot = (worker.spec.id, n)
                 depth = self._leases.depth(slot)
                 if slot in self._resting or depth > 1:
@@ -226,7 +232,7 @@ class Slots:
                 (ahead if depth else idle).add(slot)
         if idle != self.idle or ahead != self.ahead:
             raise InvariantBroken("free slots are filed wrongly", idle=sorted(idle ^ self.idle), ahead=sorted(ahead ^ self.ahead))
-        if self.total != sum(w.spec.slots for w in self.workers.values() if w.takes_work):
+        if self.total != sum(w.own_slots for w in self.workers.values() if w.takes_work):
             raise InvariantBroken("slots are counted wrongly", total=self.total)
         for name in self.away:
             if self.workers[name].connected:

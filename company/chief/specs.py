@@ -29,6 +29,20 @@ class JobSpec:
     python: str = ""
     is_stream: bool = False  # its fragments come from its client: there is no split child
     created: float = 0.0  # Unix seconds, for views only
+    where: str = "own"  # own, trusted, any: whose workers may run it
+    is_private: bool = False  # its dataset never leaves this company
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """Whose worker it is, and what its contract allows."""
+
+    origin: str  # company id
+    contract: str  # hex
+    processor: bytes
+    fragment_s: int
+    is_checked: bool = True
+    is_trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +59,9 @@ class WorkerSpec:
     isolation: str = ""
     requirements_allowed: bool = False
     version: str = ""
+    guest: Guest | None = None  # set for another company's worker
+
+    @property
+    def origin(self) -> str:
+        """The company that lends it; empty for an own worker."""
+        return "" if self.guest is None else self.guest.origin

@@ -152,6 +152,14 @@ class ChiefState:
                 return self._presence.changed(event, now)
             case ev.WorkerBlocked():
                 return self._presence.blocked(event, now)
+            case ev.WorkerLent():
+                return self._presence.lent(event, now)
+            case ev.AbroadJudged():
+                return self._lifecycle.judged(event)
+            case ev.Believed():
+                return self._lifecycle.believed(event)
+            case ev.JobSetAside():
+                return self._lifecycle.set_aside(event, now)
             case ev.Recalled():
                 return self._presence.recalled(event, now)
             case ev.DiskState():

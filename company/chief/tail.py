@@ -179,7 +179,10 @@ class Tail:
     def _free_for(self, job: JobRun, free: list[SlotKey], *, but_not: str | None) -> SlotKey | None:
         """The first idle slot that may run the job."""
         books = self._books
+        was = "" if but_not is None else books.slots.workers[but_not].spec.origin
         for slot in free:
-            if slot[0] != but_not and slot in books.slots.idle and books.is_able(job, books.slots.workers[slot[0]]):
+            worker = books.slots.workers[slot[0]]
+            is_same_company = bool(was) and worker.spec.origin == was  # two copies in one company say no more than one
+            if slot[0] != but_not and not is_same_company and slot in books.slots.idle and books.is_able(job, worker):
                 return slot
         return None

@@ -43,6 +43,9 @@ class Verdicts:
         job = books.jobs[lease.job]
         batch = books.notes[lease.token].batch
         accepted = self._accept(job, event, now)
+        guest = books.slots.workers[event.worker].spec.guest
+        if accepted and guest is not None and guest.is_checked:
+            job.foreign.came(guest.origin, accepted)
         self._learn(job, lease, event, now)
         effects: list[ev.Effect] = []
         if accepted:
@@ -150,6 +153,8 @@ class Verdicts:
         """Count a try of one fragment; run it again, or give it up."""
         if not job.unsettled(index, 1) or not job.again.missing(index, 1):
             return []
+        if self._goes_home(job, lease, batch, index):
+            return []
         known = job.book.of(index)
         job.failed_once += not (known.tries or known.infra_tries)
         worker = lease.worker
@@ -166,6 +171,24 @@ class Verdicts:
         if not self._runs_elsewhere(job, lease, index):
             self._run_again(job, batch, index, verdict, alone=is_loss or cause != "raised")
         return [kept]
+
+    def _goes_home(self, job: JobRun, lease: Lease, batch: Batch, index: int) -> bool:
+        """What another company says has failed costs no try: it runs again with someone else, if there is anybody."""
+        origin = self._books.slots.workers[lease.worker].spec.origin
+        others = (w for w in self._books.slots.workers.values() if w.takes_work and w.spec.origin != origin)
+        if not origin or not any(self._books.is_able(job, w) for w in others):
+            return False
+        if index >= job.produced:
+            job.held_back.discard(index, 1)  # split will make it again
+        elif not self._runs_elsewhere(job, lease, index):
+            part = batch.part(index, 1)
+            avoid = (*(x for x in batch.avoid if x != origin), origin)
+            job.again.add(
+                Batch(first=index, count=1, attempt=batch.attempt, avoid=avoid, alone=True, size_bytes=part.size_bytes, cost=part.cost)
+            )
+        self._books.stirred.add(job.id)
+        self._books.touched.add(job.id)
+        return True
 
     def _runs_elsewhere(self, job: JobRun, lease: Lease, index: int) -> bool:
         """Whether a copy of this fragment runs already."""

@@ -22,7 +22,6 @@ import trio
 from company import messages as m
 from company.worker.batch import Batch
 from company.worker.bulk import STALE, BulkChannel
-from company.worker.dialling import Dialler
 from company.worker.results import HeldResults, Part
 from company.worker.retry import Heartbeat, wait_before_attempt_s
 from p2p.base.clock import Monotonic
@@ -42,6 +41,13 @@ FINAL_REFUSALS = frozenset({"worker-unknown", "worker-removed", "version-mismatc
 
 class Refusal(ParallelError):
     """The chief does not want this worker: dialling again is useless."""
+
+
+class Ways(Protocol):
+    """Where channels to the chief come from."""
+
+    async def open(self, purpose: str) -> Channel:
+        """Raises `Unavailable`, `PeerError`."""
 
 
 class LinkPort(Protocol):
@@ -72,8 +78,11 @@ class _Control:
 class ChiefLink:
     """Keeps one channel to the chief."""
 
+    purpose = "worker"
+    final = FINAL_REFUSALS
+
     def __init__(
-        self, dialler: Dialler, results: HeldResults, port: LinkPort, rng: Random, *, clock: Callable[[], float] = trio.current_time
+        self, dialler: Ways, results: HeldResults, port: LinkPort, rng: Random, *, clock: Callable[[], float] = trio.current_time
     ) -> None:
         self._dialler = dialler
         self._results = results
@@ -138,7 +147,7 @@ class ChiefLink:
         while not self._is_leaving:
             served_s = 0.0
             try:
-                channel = await self._dialler.open("worker")
+                channel = await self._dialler.open(self.purpose)
                 began = self._clock()
                 try:
                     await self._serve(channel)
@@ -146,7 +155,7 @@ class ChiefLink:
                     served_s = self._clock() - began
             except RefusedByPeer as error:
                 code = str(error.facts.get("peer_code", ""))
-                if code in FINAL_REFUSALS:
+                if code in self.final:
                     raise Refusal(code, error.text) from None
                 log.warning("the chief refuses this worker: %s (%s)", error.text, code)
                 await trio.sleep(REFUSED_WAIT_S)
@@ -178,8 +187,12 @@ class ChiefLink:
                 await self.bulk.aclose()
                 await channel.aclose()
 
+    def greeting(self) -> Message:
+        """What opens the channel; the machine follows in the same frame."""
+        return m.Resume(self._port.worker_id(), self._port.held(), int(time.time()))
+
     async def _resume(self, channel: Channel) -> m.Resumed:
-        await channel.send(m.Resume(self._port.worker_id(), self._port.held(), int(time.time())), *machine_item(self._port.machine()))
+        await channel.send(self.greeting(), *machine_item(self._port.machine()))
         with trio.move_on_after(ANSWER_DEADLINE_S):
             while True:
                 message, _ = await channel.receive()
@@ -187,7 +200,7 @@ class ChiefLink:
                     warn_of_skew(message.server_time)
                     return message
                 if isinstance(message, m.Refused):
-                    raise refused_error(message)
+                    raise refused_error(message, self.final)
                 if not isinstance(message, (m.Ping, m.Pong)):
                     raise PeerError("chief-confused", f"{type(message).__name__} came before Resumed")
         raise Unavailable("chief-silent", f"no answer to Resume within {ANSWER_DEADLINE_S:g} s")
@@ -220,7 +233,7 @@ class ChiefLink:
                 elif isinstance(message, m.Pong):
                     self._on_pong(message.at)
                 elif isinstance(message, m.Refused):
-                    raise refused_error(message)
+                    raise refused_error(message, self.final)
                 else:
                     await self._port.on_message(message, frame)
 
@@ -286,9 +299,9 @@ def machine_item(machine: m.Machine) -> tuple[Sizes, bytes]:
     return np.array([len(packed)], dtype="<u4"), packed
 
 
-def refused_error(message: m.Refused) -> ParallelError:
+def refused_error(message: m.Refused, final: frozenset[str] = FINAL_REFUSALS) -> ParallelError:
     """A Refused inside an open channel, as an error: final or to be tried again."""
-    if message.code_word in FINAL_REFUSALS:
+    if message.code_word in final:
         return Refusal(message.code_word, message.text or message.code_word)
     return Unavailable(message.code_word or "refused", message.text or "the chief refused")
 

@@ -26,6 +26,7 @@ from company.worker.children import Children
 from company.worker.core import WorkerCore
 from company.worker.dialling import Dialler
 from company.worker.environments import Environments, WheelSource
+from company.worker.guests import Guests
 from company.worker.joining import PATIENCE_S, join
 from company.worker.link import ChiefLink, Refusal
 from company.worker.options import Membership, WorkerOptions, load_membership, save_membership
@@ -114,6 +115,7 @@ class Worker:
         self._core: WorkerCore | None = None
         self._link: Link | None = None
         self._fetch: FetchBlob | None = None
+        self._guests: Guests | None = None
         self._rpc_address: str | None = None
         self.http_address: str | None = None
         self.processors: Processors | None = None
@@ -172,6 +174,12 @@ class Worker:
             for runner in core.runners:
                 nursery.start_soon(runner.run)
             nursery.start_soon(core.tick)
+            if self._options.transport == "rpc":
+                self._guests = Guests(
+                    identity=self._identity, chief_key=membership.chief_key, slots=slots, sandbox=self._sandbox, scratch=self._home.scratch,
+                    machine=self.machine, tell=self.tell, nursery=nursery, rng=self._rng,
+                )  # fmt: skip
+                nursery.start_soon(self._guests.watch)
             if self._options.handle_signals:
                 nursery.start_soon(self._obey_signals)
             nursery.start_soon(link.run)
@@ -235,6 +243,8 @@ class Worker:
 
     def stop(self, grace_s: float) -> None:
         """Give back what has not begun, let the rest finish for ``grace_s``, then leave."""
+        if self._guests is not None:
+            self._guests.end_all(grace_s, "worker-stopped")
         if self._core is None:
             self._left.set()
         else:
@@ -269,6 +279,8 @@ class Worker:
         """The chief knows us; ``keep``: which held leases still count, nil for all."""
         assert self._core is not None and self._membership is not None
         self._core.on_link_up(keep)
+        if self._guests is not None:
+            self._guests.on_up()
         if not self._is_ready:
             self._is_ready = True
             if self._options.on_ready is not None:
@@ -277,6 +289,8 @@ class Worker:
     def on_down(self, why: str) -> None:
         log.warning("lost the chief: %s", why)
         self.is_away(True)
+        if self._guests is not None:
+            self._guests.on_down()
 
     def is_away(self, is_away: bool) -> None:
         """Whether the chief can be reached, as far as the link has found out by itself."""
@@ -288,7 +302,8 @@ class Worker:
         if isinstance(message, m.Bye):
             log.info("the chief says goodbye: %s", message.reason)
             return
-        await self._core.on_message(message, frame)
+        if self._guests is None or not self._guests.on_message(message):
+            await self._core.on_message(message, frame)
 
     def on_stale(self, token: int) -> None:
         assert self._core is not None

@@ -1,0 +1,37 @@
+"""Contract path 5/8 - what the chief's machine hears of lent and borrowed workers (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLent:
+    """So many of a worker's slots, the last ones, work for another company now."""
+
+    worker: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbroadJudged:
+    """Own runs of one fragment were compared: whether other companies may compute the job."""
+
+    job: str
+    may: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Believed:
+    """A company passed its checks in this job: what it computed so far counts."""
+
+    job: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSetAside:
+    """Take the job out of the machine, not to its end: it comes back by `JobAdded` with what counts of it."""
+
+    job: str

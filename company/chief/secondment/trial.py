@@ -1,0 +1,121 @@
+"""Contract path 5/8 - how many checks one company must pass in one job before its results are believed (pure).
+
+A check is one of the company's own answers, chosen at random after it came and computed again at home: nothing that a company is sent
+tells it which fragments those will be. A share ``spot`` of all answers is checked; until enough checks are passed, idle time of the
+check slot goes to more of them, out of a random reserve, so that a short job needs no more checks than it has fragments. One wrong
+answer ends the trial: everything of that company in this job is computed again.
+Source: Sarmenta 2002, section 4 (credibility of spot-checked workers); the numbers are `p2p.reputation.credibility`'s.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+
+from p2p.reputation.checking import MOST_PASSED, Policy
+from p2p.reputation.credibility import checks_needed
+
+MAX_KEPT_BYTES = 32 << 20  # of inputs and answers that wait; more waits for the check slot, and its company with it
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One foreign answer with what it was computed from. ``large``: (size, digest) of a result that lies in a file."""
+
+    fragment: int
+    given: bytes
+    result: bytes
+    large: tuple[int, bytes] | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.given) + len(self.result)
+
+
+class Trial:
+    """One company in one job. ``passed``: what it passed before, decayed."""
+
+    def __init__(self, policy: Policy, rng: Random, *, passed: float = 0.0) -> None:
+        self.policy = policy
+        self.needed = checks_needed(policy.assumed_bad, policy.epsilon)
+        self.passed = min(MOST_PASSED, passed)
+        self.checked = 0  # in this job
+        self.came = 0
+        self.is_caught = False
+        self._rng = rng
+        self._due: deque[Answer] = deque()
+        self._reserve: list[Answer] = []
+        self._offered = 0  # answers that the reserve was drawn from
+        self._running = 0
+
+    def choose(self, fragments: int) -> tuple[list[int], list[int]]:
+        """Which of the next ``fragments`` answers are checks, and which of them replace something in the reserve, by offset."""
+        self.came += fragments
+        rate, rng = self.policy.check_rate(self.passed), self._rng
+        checks: list[int] = []
+        spare: list[int] = []
+        wants_reserve = self.passed < self.needed
+        for offset in range(fragments):
+            if rng.random() < rate:
+                checks.append(offset)
+            elif wants_reserve:
+                self._offered += 1
+                if len(self._reserve) + len(spare) < self.needed or rng.random() < self.needed / self._offered:
+                    spare.append(offset)
+        return checks, spare
+
+    def add(self, checks: Iterable[Answer], spare: Iterable[Answer]) -> None:
+        """Take what was chosen."""
+        self._due.extend(checks)
+        for answer in spare:
+            if len(self._reserve) < self.needed:
+                self._reserve.append(answer)
+            else:
+                self._reserve[self._rng.randrange(len(self._reserve))] = answer
+
+    def next_check(self) -> Answer | None:
+        """What to compute again now."""
+        if self.is_caught:
+            return None
+        if self._due:
+            self._running += 1
+            return self._due.popleft()
+        if self.passed < self.needed and self._reserve:
+            self._running += 1
+            return self._reserve.pop(self._rng.randrange(len(self._reserve)))
+        return None
+
+    def is_passed(self) -> bool:
+        """A check was passed; returns whether everything that came may be believed now."""
+        self._running -= 1
+        self.checked += 1
+        self.passed = min(MOST_PASSED, self.passed + 1)
+        return self.is_clear
+
+    def put_back(self, answer: Answer) -> None:
+        """It could not be computed here now."""
+        self._running -= 1
+        self._due.append(answer)
+
+    def is_failed(self) -> None:
+        """An answer was wrong."""
+        self._running -= 1
+        self.is_caught, self.passed = True, 0.0
+        self._due.clear()
+        self._reserve.clear()
+
+    @property
+    def is_clear(self) -> bool:
+        """Enough checks were passed, or there is nothing left that was not checked; and none is open."""
+        if self.is_caught or self._due or self._running:
+            return False
+        if self.passed >= self.needed:
+            self._reserve.clear()
+            return True
+        return self.checked >= self.came > 0
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(a.size_bytes for a in (*self._due, *self._reserve))
