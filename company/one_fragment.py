@@ -77,7 +77,7 @@ def try_fragment(
             async with Sandbox.open(home=folder, stage=(site.parent,) if site else (), allow_none=allow_none) as sandbox:
                 child = await sandbox.start(Profile(role="process", memory_bytes=memory_bytes or info.memory_bytes, site=site))
                 options = {"preview_bytes": 2000, "entry": info.entry.removeprefix("processor/")}
-                talk = _Talk(child, fragment, BlobSpool(folder))
+                talk = Talk(child, fragment, BlobSpool(folder))
                 try:
                     return await _in_child(talk, files, encode_value(dict(params)), raw_input, options, time_limit_s or info.time_limit_s)
                 finally:
@@ -112,7 +112,7 @@ def environment_of(requirements: Sequence[str], folder: Path) -> Path | None:
 
 
 async def _in_child(
-    talk: _Talk, files: Mapping[str, bytes], params: bytes, raw: bytes, options: Mapping[str, Any], time_limit_s: float
+    talk: Talk, files: Mapping[str, bytes], params: bytes, raw: bytes, options: Mapping[str, Any], time_limit_s: float
 ) -> FragmentOutcome:
     processor = {p: c for p, c in files.items() if p.startswith("processor/") or p == "package.toml"}
     child, fragment = talk.child, talk.fragment
@@ -137,8 +137,8 @@ async def _in_child(
     return outcome
 
 
-class _Talk:
-    """One RUN and its answers."""
+class Talk:
+    """One RUN and its answers, in a child that has been loaded."""
 
     def __init__(self, child: Child, fragment: int, spool: BlobSpool) -> None:
         self.child = child
@@ -147,6 +147,7 @@ class _Talk:
         self._artifacts: list[str] = []
 
     async def send(self, raw: bytes) -> None:
+        """Hand the fragment to the child. Raises `ChildDied`."""
         if len(raw) > wire.INLINE_BYTES:
             await self.child.send_blob(0, raw)
             await self.child.send([wire.RUN, TOKEN, self.fragment, [[0, len(raw)]]], np.zeros(1, dtype="<u4"), b"")
@@ -154,6 +155,7 @@ class _Talk:
             await self.child.send([wire.RUN, TOKEN, self.fragment, []], _one(len(raw)), raw)
 
     async def read(self) -> FragmentOutcome:
+        """What became of it. Raises `ChildDied`, `ChildFailed`."""
         logs: list[tuple[int, bytes]] = []
         while True:
             frame = await self.child.receive()

@@ -66,6 +66,13 @@ ROUTES: Mapping[type[Message], tuple[str, str]] = {
     messages.Drain: (DOWN, "`Bye` when all is handed in, unless `pause`"),
     messages.Undrain: (DOWN, "–"),
     messages.Bye: (BOTH, "the channel closes"),
+    messages.Guest: (
+        "lent worker → borrower's chief",
+        "`Resumed`; refused: `ticket-refused`, `contract-unknown`, `contract-over`, `slots-exceeded`",
+    ),
+    messages.Second: (DOWN, "`Seconded`"),
+    messages.Unsecond: (DOWN, "`Seconded` once nothing runs any more"),
+    messages.Seconded: (UP, "`Unsecond` where the chief knows no such contract"),
     messages.BlobGet: (UP + ", bulk", "`BlobPart`s; refused: `stale-token`, `not-large`"),
     messages.BlobPart: (BOTH + ", bulk", "–"),
     messages.BlobPut: (UP + ", bulk", "`BlobKept` after the last part; refused: `stale-token`"),

@@ -18,8 +18,8 @@ PIECE_BYTES = 1 << 20
 IDLE_S = 600.0
 
 
-async def serve_bulk(channel: Channel, worker: str, engine: Engine, wheels: RequirementWheels) -> None:
-    """Answer what one worker asks for, one request at a time, until it leaves."""
+async def serve_bulk(channel: Channel, worker: str, engine: Engine, wheels: RequirementWheels | None) -> None:
+    """Answer what one worker asks for, one request at a time, until it leaves. ``wheels``: None for another company's worker."""
     while True:
         with trio.fail_after(IDLE_S):
             message, _ = await channel.receive()
@@ -28,9 +28,9 @@ async def serve_bulk(channel: Channel, worker: str, engine: Engine, wheels: Requ
                 await _give(channel, worker, engine, message)
             case m.BlobPut():
                 await _take(channel, worker, engine, message)
-            case m.WheelsGet(job):
+            case m.WheelsGet(job) if wheels is not None:
                 await _list_wheels(channel, engine, wheels, job)
-            case m.WheelGet(job, sha256):
+            case m.WheelGet(job, sha256) if wheels is not None:
                 await _give_file(channel, (await wheels.wheel_of(engine.runtimes, job, sha256)).path)
             case _:
                 raise MalformedMessage(f"{type(message).__name__} is not served on a bulk channel")

@@ -24,11 +24,12 @@ from company.chief.commit import Committer
 from company.chief.digests import SplitCheck
 from company.chief.engine import Engine
 from company.chief.facade import Conflict, Invalid, NotFound, Principal, Refused
+from company.chief.heatmap import cell_of, ranges_of
 from company.chief.job_views import as_json, live_view, options_of, row_view
 from company.chief.library import Library
-from company.chief.ranges import RangeSet
 from company.chief.retries import MaxFails
 from company.chief.runtime import JobRuntime, segment_id
+from company.chief.secondment.believed import is_shown, load_believed
 from company.chief.segments import LogStore, SegmentStore
 from company.chief.store import failures, jobs, outcomes, schema
 from company.chief.store.jobs import JobRow
@@ -93,7 +94,11 @@ class JobDesk:
                 live += 1
         return live
 
-    async def _go_live(self, row: JobRow, *, restarted: bool) -> None:
+    async def go_live_again(self, row: JobRow, before: JobRuntime) -> None:
+        """A job that was taken out of the machine goes on from its rows; who waits for its end goes on waiting."""
+        await self._go_live(row, restarted=True, before=before)
+
+    async def _go_live(self, row: JobRow, *, restarted: bool, before: JobRuntime | None = None) -> None:
         """Build the runtime and hand the job to the machine."""
         options = options_of(row)
         package = await self._library.load_package(row.package)
@@ -107,6 +112,7 @@ class JobDesk:
         logs = LogStore(dirs.logs)
         finished: tuple[outcomes.OutcomeRow, ...] = ()
         failed: tuple[failures.FailureRow, ...] = ()
+        foreign: tuple[tuple[str, int, int], ...] = ()
         if restarted:
             finished = await self._store.read(lambda conn: outcomes.load(conn, row.id))
             failed = await self._store.read(lambda conn: failures.load(conn, row.id))
@@ -120,6 +126,7 @@ class JobDesk:
                 bad = [r for r in finished if r.segment in lost]
                 finished = tuple(r for r in finished if r.segment not in lost)
                 await self._store.write(lambda conn: _delete_rows(conn, row.id, [r.first for r in bad]))
+            finished, foreign = await load_believed(self._store, row.id, finished)
         runtime = JobRuntime(
             row=row, dirs=dirs, files=package.files, processor=package.info.processor_digest, requirements=package.info.requirements,
             data=data, data_name=data_name, memory_bytes=options.memory_bytes or package.info.memory_bytes,
@@ -128,19 +135,21 @@ class JobDesk:
             done_before=sum(r.count for r in finished), dead_before=frozenset(f.fragment for f in failed if f.final),
             stream=stream,
         )  # fmt: skip
+        if before is not None:
+            runtime.ended = before.ended
         self._engine.runtimes[row.id] = runtime
         spec = ev.JobSpec(
             id=row.id, owner=row.owner, package=row.package, processor=runtime.processor, dataset=row.dataset, name=row.name,
             priority=row.priority, max_fails=options.max_fails, time_limit_s=runtime.time_limit_s, memory_bytes=runtime.memory_bytes,
             batching=options.batching, matching=options.matching, failure=options.failure, retries=options.retries,
             requirements=runtime.requirements, python=package.info.python, is_stream=options.stream,
-            created=row.created,
+            created=row.created, where=options.where, is_private=(await self._library.dataset_row(row.dataset.hex())).private,
         )  # fmt: skip
         self._engine.post(
             ev.JobAdded(
                 spec=spec, done=tuple((r.first, r.count) for r in finished), dead=tuple(f.fragment for f in failed if f.final),
                 tries=tuple((f.fragment, f.tries, f.infra_tries) for f in failed), paused=row.paused, restarts=row.split_runs,
-                total=row.fragments_total, waited_s=max(0.0, time.time() - row.created),
+                total=row.fragments_total, waited_s=max(0.0, time.time() - row.created), believed=foreign,
             )
         )  # fmt: skip
 
@@ -160,8 +169,8 @@ class JobDesk:
             raise Invalid("job-invalid", text, errors=[{"path": "params", "line": None, "detail": text}]) from None
         if len(params) > MAX_PARAMS_BYTES:
             raise Invalid("params-too-large", f"parameters may have {MAX_PARAMS_BYTES} bytes, got {len(params)}; put them into the dataset")
-        if request.where != "own":
-            raise Invalid("where-unsupported", "This chief has no contracts yet: only --where own is possible.")
+        if request.where != "own" and request.stream:
+            raise Invalid("where-unsupported", "An executor's calls run on own workers only.", hint="--where own")
         if not -20 <= request.priority <= 20:
             raise Invalid("priority-out-of-range", f"priority must be -20..20, got {request.priority}")
         row = JobRow(
@@ -206,6 +215,8 @@ class JobDesk:
     def _view(self, job_id: str) -> views.JobView:
         runtime = self._engine.runtimes.get(job_id)
         live = self._engine.state.jobs.get(job_id)
+        if runtime is not None and live is None:  # taken out of the machine for a moment
+            return row_view(runtime.row, names=self._names(runtime.row), done=0, failed=0)
         if runtime is None or live is None:
             ended = self.ended[job_id]
             return row_view(ended.row, names=self._names(ended.row), done=ended.done, failed=ended.failed)
@@ -273,11 +284,11 @@ class JobDesk:
             return {"cells": [], "per_cell": 1, "total": 0}
         cells = max(1, min(cells, 4096, total))
         per_cell = -(-total // cells)
-        done, dead = (live.done, live.dead) if live is not None else await self._store.read(lambda conn: _ranges_of(conn, job_id))
+        done, dead = (live.done, live.dead) if live is not None else await self._store.read(lambda conn: ranges_of(conn, job_id))
         states: list[str] = []
         for k in range(-(-total // per_cell)):
             first, count = k * per_cell, min(per_cell, total - k * per_cell)
-            states.append(_cell(done, dead, self._engine, job_id, first, count))
+            states.append(cell_of(done, dead, self._engine, job_id, first, count))
         runs: list[list[Any]] = []
         for state in states:
             if runs and runs[-1][0] == state:
@@ -367,29 +378,12 @@ class JobDesk:
         """Results so far in fragment order, from fragment ``start`` on, at most ``limit`` of them."""
         from company.chief.job_files import iterate_results
 
-        async for item in iterate_results(self._store, self._home, self.find(ref), start=start, limit=limit):
+        job_id = self.find(ref)
+        live = self._engine.state.jobs.get(job_id)
+        hidden = [] if live is None else [x for mine in live.foreign.provisional.values() for x in mine]
+        found = iterate_results(self._store, self._home, job_id, start=start, limit=limit, is_shown=lambda row: is_shown(row, hidden))
+        async for item in found:
             yield item
-
-
-def _ranges_of(conn: Connection, job: str) -> tuple[RangeSet, RangeSet]:
-    """The fragments of a job that is over: done, and failed for good."""
-    done, dead = RangeSet(), RangeSet()
-    of = schema.outcome.c
-    for first, count in conn.execute(select(of.first, of.count).where(of.job == job).order_by(of.first)):
-        done.add(first, count)
-    for (fragment,) in conn.execute(select(schema.failure.c.fragment).where(schema.failure.c.job == job, schema.failure.c.final)):
-        dead.add(fragment, 1)
-    return done, dead
-
-
-def _cell(done: RangeSet, dead: RangeSet, engine: Engine, job_id: str, first: int, count: int) -> str:
-    if dead.intersection(first, count):
-        return "failed"
-    if done.covers(first, count):
-        return "done"
-    if engine.state.leases.overlapping(job_id, first, count):
-        return "leased"
-    return "waiting"
 
 
 def _delete_rows(conn: Connection, job: str, firsts: list[int]) -> None:

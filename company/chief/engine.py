@@ -63,8 +63,8 @@ class Engine:
         self.runtimes: dict[str, JobRuntime] = {}
         self._committer = committer
         self._splitting = splitting
-        self._merging = merging
-        self._story = story
+        self.merging = merging
+        self.story = story
         self._workers = workers
         self._on_change = on_change  # (kind, id) for live pages
         self._on_over = on_over
@@ -205,9 +205,9 @@ class Engine:
             case ev.StopSplit():
                 self._splitting.stop(self.runtimes[effect.job])
             case ev.PrepareMerge():
-                self._merging.prepare(self.runtimes[effect.job])
+                self.merging.prepare(self.runtimes[effect.job])
             case ev.StartMerge():
-                self._merging.start(self.runtimes[effect.job], self.post, self.save)
+                self.merging.start(self.runtimes[effect.job], self.post, self.save)
             case ev.FreeWindow():
                 self._free_window(effect)
             case ev.SaveJob():
@@ -217,7 +217,7 @@ class Engine:
             case ev.JobOver():
                 self._job_over(effect)
             case ev.Tell():
-                self._story.tell(effect.job, effect.kind, effect.text)
+                self.story.tell(effect.job, effect.kind, effect.text)
             case ev.KeepFailure():
                 runtime = self.runtimes.get(effect.job)
                 if runtime is not None:
@@ -334,8 +334,8 @@ class Engine:
         )  # fmt: skip
         row = runtime.row
         runtime.close()
-        self._merging.discard(runtime)
-        self._story.close(effect.job)
+        self.merging.discard(runtime)
+        self.story.close(effect.job)
         self._workers.send_job_over(effect.job, effect.phase)
         self._on_over(runtime, effect.done, effect.failed)
         self._committer.add(ops=[lambda conn: jobs.save(conn, row)], then=runtime.tell_end)

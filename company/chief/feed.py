@@ -22,9 +22,12 @@ class Feed:
         self._news = trio.Event()
         self._last: dict[tuple[str, str], float] = {}
         self._is_closed = False
+        self.listeners: list[Callable[[str, str], None]] = []  # told of every change at once; must not wait
 
     def put(self, kind: str, name: str, data: Callable[[], dict[str, Any]] | None = None) -> None:
         """Note that ``name`` of ``kind`` (job, worker) changed."""
+        for listener in self.listeners:
+            listener(kind, name)
         now = self._clock()
         if now - self._last.get((kind, name), -1e9) < COALESCE_S:
             return

@@ -6,7 +6,7 @@ Part of the port `company.chief.facade.Chief`.
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
@@ -148,8 +148,10 @@ class JobFiles:
         return StoredFile(path, row.size, row.digest.hex(), row.name, kind)
 
 
-async def iterate_results(store: Store, home: ChiefHome, job: str, *, start: int, limit: int) -> AsyncIterator[tuple[int, bytes]]:
-    """(fragment, codec bytes) of results on disk in fragment order, from ``start`` on, at most ``limit``."""
+async def iterate_results(
+    store: Store, home: ChiefHome, job: str, *, start: int, limit: int, is_shown: Callable[[OutcomeRow], bool] = lambda row: True
+) -> AsyncIterator[tuple[int, bytes]]:
+    """(fragment, codec bytes) of results on disk in fragment order, from ``start`` on, at most ``limit``; what may be shown of them."""
     dirs = home.job(job)
     segments = SegmentStore(dirs.results, segment_id(job))  # a reader of its own: never writes
     given = 0
@@ -160,6 +162,9 @@ async def iterate_results(store: Store, home: ChiefHome, job: str, *, start: int
             if not rows:
                 return
             for row in rows:
+                if not is_shown(row):
+                    start = row.first + row.count
+                    continue
                 for index, data in await trio.to_thread.run_sync(_results_of, segments, row, start, limit - given):
                     yield index, data
                     given += 1

@@ -187,7 +187,10 @@ class Lifecycle:
     def judged(self, event: ev.AbroadJudged) -> list[ev.Effect]:
         """Whether answers of the job can be compared at all."""
         job = self._books.job(event.job)
-        if job is None or job.foreign.abroad is event.may:
+        if job is None:
+            return []
+        job.foreign.caught.update(event.caught)
+        if job.foreign.abroad is event.may:
             return []
         job.foreign.abroad, job.foreign.why = event.may, event.why
         self._books.forget_ability()

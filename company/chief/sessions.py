@@ -24,7 +24,7 @@ from company.chief.engine import Engine
 from company.chief.outcome_cut import cut_outcome_untrusted
 from company.chief.requirement_wheels import RequirementWheels
 from company.chief.runtime import JobRuntime
-from p2p.base.errors import MalformedMessage, ParallelError, Reason, Unavailable
+from p2p.base.errors import MalformedMessage, ParallelError, PeerError, Reason, Unavailable
 from p2p.base.frames import NO_SIZES, Frame, Sizes
 from p2p.base.schema import Message
 from p2p.net.channel import Channel
@@ -42,6 +42,16 @@ class Gate(Protocol):
     async def join(self, message: m.Join, machine: m.Machine, key: bytes, address: str) -> m.Joined: ...
     async def resume(self, worker: str, key: bytes, machine: m.Machine, address: str) -> ev.WorkerHere: ...
     async def seen(self, worker: str) -> None: ...
+
+
+class Secondment(Protocol):
+    """What lends own workers and takes guests in (`company.chief.secondment.service`)."""
+
+    async def admit(self, message: m.Guest, machine: m.Machine, key: bytes) -> ev.WorkerHere: ...
+    def entered(self, session: Session) -> None: ...
+    def left(self, session: Session) -> None: ...
+    def on_message(self, session: Session, message: Message, frame: Frame) -> bool: ...
+    def acked(self, session: Session, token: int, first: int) -> None: ...
 
 
 class Processors(Protocol):
@@ -75,6 +85,7 @@ class Session:
     connected_at: float = 0.0
     clock_skew_s: float | None = None  # how far the worker's clock is ahead of ours, to a second
     said_bye: bool = False
+    guest: ev.Guest | None = None
     resumed: tuple[tuple[int, ...], tuple[tuple[int, str], ...]] = ((), ())
 
 
@@ -88,6 +99,7 @@ class Sessions:
         self._wheels = wheels
         self.open: dict[str, Session] = {}
         self.engine: Engine
+        self.secondment: Secondment | None = None  # while there is a network of companies
 
     # ---- a channel's life ------------------------------------------------------------------------------------------------
     async def on_channel(self, channel: Channel) -> None:
@@ -98,12 +110,14 @@ class Sessions:
                     await self._join(channel)
                 case "worker":
                     await self._worker(channel)
+                case "guest":
+                    await self._guest(channel)
                 case "bulk":
-                    worker = self._worker_of_key(channel.peer_key)
-                    if worker is None:
+                    mine = self._of_key(channel.peer_key)
+                    if mine is None:
                         await channel.aclose(refusal("worker-unknown", "No worker with this key has a channel open."))
                         return
-                    await serve_bulk(channel, worker, self.engine, self._wheels)
+                    await serve_bulk(channel, mine.worker, self.engine, self._wheels if mine.guest is None else None)
                 case other:
                     await channel.aclose(refusal("purpose-unknown", f"This port does not serve {other[:40]!r}."))
         except ParallelError as error:
@@ -113,11 +127,8 @@ class Sessions:
             facts = {k: v for k, v in error.facts.items() if isinstance(v, (str, int, float))}
             await channel.aclose(refusal(error.code, error.text, **facts))
 
-    def _worker_of_key(self, key: bytes) -> str | None:
-        for session in self.open.values():
-            if session.channel.peer_key == key:
-                return session.worker
-        return None
+    def _of_key(self, key: bytes) -> Session | None:
+        return next((session for session in self.open.values() if session.channel.peer_key == key), None)
 
     async def _join(self, channel: Channel) -> None:
         with trio.fail_after(15):
@@ -145,14 +156,32 @@ class Sessions:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
                 await self._gate.seen(session.worker)
 
+    async def _guest(self, channel: Channel) -> None:
+        """Another company's worker, which comes with a ticket every time."""
+        with trio.fail_after(15):
+            message, frame = await channel.receive()
+        if not isinstance(message, m.Guest):
+            raise MalformedMessage(f"expected Guest, got {type(message).__name__}")
+        if self.secondment is None:
+            raise PeerError("contract-unknown", "This chief has no contracts.")
+        machine = machine_untrusted(frame)
+        here = await self.secondment.admit(message, machine, channel.peer_key)
+        session = await self.enter(here.spec.id, channel, machine, here)
+        try:
+            await self._read(session, channel)
+        finally:
+            self.leave(session)
+
     async def enter(self, worker: str, way: Way, machine: m.Machine, here: ev.WorkerHere) -> Session:
         """The worker is here and reached by ``way``."""
         while (old := self.open.get(worker)) is not None:  # the worker came back before its old channel was seen to be dead
             self.leave(old)
             await old.channel.aclose(refusal("replaced", "The worker opened another channel."))
-        session = Session(worker, way, machine, connected_at=time.time())
+        session = Session(worker, way, machine, connected_at=time.time(), guest=here.spec.guest)
         self.open[worker] = session
         self.engine.post(here)
+        if self.secondment is not None:
+            self.secondment.entered(session)
         return session
 
     def leave(self, session: Session) -> None:
@@ -160,6 +189,8 @@ class Sessions:
         if self.open.get(session.worker) is session:
             del self.open[session.worker]
             self.engine.post(ev.WorkerGone(worker=session.worker, said_bye=session.said_bye))
+            if self.secondment is not None:
+                self.secondment.left(session)
 
     async def _read(self, session: Session, channel: Channel) -> None:
         while True:
@@ -178,6 +209,8 @@ class Sessions:
     async def on_message(self, session: Session, message: Message, frame: Frame) -> None:
         """One message of a worker, by whichever door it came. Raises `MalformedMessage`, and what the parts it reaches raise."""
         engine, worker = self.engine, session.worker
+        if self.secondment is not None and self.secondment.on_message(session, message, frame):
+            return
         match message:
             case m.Outcome():
                 engine.post_outcome(worker, message, frame, cut_outcome_untrusted(message, frame))
@@ -262,6 +295,9 @@ class Sessions:
 
     def send_ack(self, worker: str, token: int, first: int) -> None:
         self._tell(worker, m.Ack(((token, first),)))
+        session = self.open.get(worker)
+        if session is not None and session.guest is not None and self.secondment is not None:
+            self.secondment.acked(session, token, first)
 
     def send_job_over(self, job: str, reason: str) -> None:
         for session in list(self.open.values()):

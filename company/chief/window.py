@@ -85,6 +85,10 @@ class FragmentWindow:
             position += 1
         return (sizes[0] if len(sizes) == 1 else np.concatenate(sizes)), bodies, large
 
+    def first_held(self) -> int | None:
+        """A fragment whose bytes are here, None when there is none."""
+        return self._firsts[0] if self._firsts else None
+
     def has(self, first: int, count: int) -> bool:
         """Whether all of the range is here."""
         position = bisect_right(self._firsts, first) - 1

@@ -54,6 +54,7 @@ from company.package.functions import SourceError, parse_source_untrusted
 from company.package.manifest import ManifestError, parse_manifest_untrusted
 from company.sandbox import wire
 from company.sandbox.checks import check_frame_untrusted
+from company.ticket import TICKET_TYPE, Ticket, open_ticket_untrusted, sign_ticket
 from company.tokens import JoinToken, encode_token, parse_token_untrusted
 from company.views import JobSubmit
 from company.wheel_list import ENVELOPE_TYPE, NO_NETWORK, open_wheels_untrusted
@@ -187,6 +188,21 @@ JOIN = json.dumps(
 HTTP: tuple[type[BaseException], ...] = (BadRequest, Invalid, NotAcceptable)
 
 
+TICKET = Ticket(
+    ME.public, b"w" * 32, b"c" * 32, b"b" * 32, (("127.0.0.1", 1),), ((b"r" * 32, "h", 2),), 2, 60, b"p" * 32, 64, 16, 5, 60, 1, 1000, 1060
+)  # fmt: skip
+TICKET_SIGNED = sign_ticket(ME, NET, TICKET)
+
+
+def signed_ticket(data: bytes) -> object:
+    """A lender that signs nonsense: what lies behind the signature."""
+    try:
+        body, signature = seal(ME, TICKET_TYPE, NET, msgpack.unpackb(data))
+    except (TypeError, ValueError, UsageError, msgpack.UnpackException):
+        return None  # not even a chief can sign this
+    return open_ticket_untrusted(ME.public, NET, body, signature, UnixTime(1000))
+
+
 def wheels(data: bytes) -> object:
     return open_wheels_untrusted(ME.public, ["a>=1"], data[:-64], data[-64:])
 
@@ -311,6 +327,12 @@ CASES = (
     Case("p2p/dht/packets.py:open_reply_untrusted", dht_reply, (DHT_REPLY[125:],)),
     Case("p2p/dht/routing.py:saved_contacts_untrusted", saved_contacts_untrusted, (msgpack.packb([1, [[b"i" * 20, b"\x7f\0\0\1\0\7"]]]),)),
     Case("p2p/dht/advertisement.py:listing_of_untrusted", listing, (ADVERTISEMENT,)),
+    Case(
+        "company/ticket.py:open_ticket_untrusted",
+        lambda d: open_ticket_untrusted(ME.public, NET, d[:-64], d[-64:], UnixTime(1000)),
+        (TICKET_SIGNED[0] + TICKET_SIGNED[1],),
+    ),
+    Case("company/ticket.py:open_ticket_untrusted", signed_ticket, (msgpack.packb(TICKET.as_array()),)),
     Case("company/wheel_list.py:open_wheels_untrusted", wheels, (WHEELS[0] + WHEELS[1],)),
     Case("company/wheel_list.py:_wheel_untrusted", signed_wheels, (encode_value([["a-1-py3-none-any.whl", 3, b"w" * 32]]),)),
     Case("company/cluster/wire.py:decode_spec_untrusted", cluster.decode_spec_untrusted, (SPEC,)),

@@ -20,6 +20,7 @@ class AbroadJudged:
     job: str
     may: bool
     why: str = ""
+    caught: tuple[str, ...] = ()  # companies that gave a wrong answer in it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from random import Random
 from p2p.reputation.checking import MOST_PASSED, Policy
 from p2p.reputation.credibility import checks_needed
 
-MAX_KEPT_BYTES = 32 << 20  # of inputs and answers that wait; more waits for the check slot, and its company with it
+MAX_DUE, MAX_DUE_BYTES = 256, 32 << 20  # checks that wait for the check slot; with more its company waits too
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Trial:
         self._reserve: list[Answer] = []
         self._offered = 0  # answers that the reserve was drawn from
         self._running = 0
+        self._due_bytes = 0
 
     def choose(self, fragments: int) -> tuple[list[int], list[int]]:
         """Which of the next ``fragments`` answers are checks, and which of them replace something in the reserve, by offset."""
@@ -68,7 +69,9 @@ class Trial:
 
     def add(self, checks: Iterable[Answer], spare: Iterable[Answer]) -> None:
         """Take what was chosen."""
-        self._due.extend(checks)
+        for answer in checks:
+            self._due.append(answer)
+            self._due_bytes += answer.size_bytes
         for answer in spare:
             if len(self._reserve) < self.needed:
                 self._reserve.append(answer)
@@ -81,7 +84,9 @@ class Trial:
             return None
         if self._due:
             self._running += 1
-            return self._due.popleft()
+            answer = self._due.popleft()
+            self._due_bytes -= answer.size_bytes
+            return answer
         if self.passed < self.needed and self._reserve:
             self._running += 1
             return self._reserve.pop(self._rng.randrange(len(self._reserve)))
@@ -98,13 +103,20 @@ class Trial:
         """It could not be computed here now."""
         self._running -= 1
         self._due.append(answer)
+        self._due_bytes += answer.size_bytes
 
     def is_failed(self) -> None:
         """An answer was wrong."""
         self._running -= 1
         self.is_caught, self.passed = True, 0.0
         self._due.clear()
+        self._due_bytes = 0
         self._reserve.clear()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for the check slot that its company is to get nothing new."""
+        return len(self._due) > MAX_DUE or self._due_bytes > MAX_DUE_BYTES
 
     @property
     def is_clear(self) -> bool:
@@ -115,7 +127,3 @@ class Trial:
             self._reserve.clear()
             return True
         return self.checked >= self.came > 0
-
-    @property
-    def held_bytes(self) -> int:
-        return sum(a.size_bytes for a in (*self._due, *self._reserve))

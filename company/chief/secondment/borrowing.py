@@ -1,0 +1,228 @@
+"""Contract path 5/8 - the borrower's side: guests come in with tickets, their answers are counted and checked, and they go (I/O).
+
+Guests are workers with an origin: the scheduler treats their slots like any other's. What reaches them is a job's processor, parameters
+and the fragments they are given; what they may say is what a worker says of a batch, and files they make are not taken.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from company import messages as m
+from company.chief import events as ev
+from company.chief.contracts.port import Contracts, ContractView
+from company.chief.engine import Engine
+from company.chief.outcome_cut import cut_outcome_untrusted
+from company.chief.secondment import believed
+from company.chief.secondment.checking import Checking
+from company.chief.secondment.counting import Account
+from company.chief.secondment.door import Admitted, admit
+from company.chief.store.store import Store
+from p2p.base.errors import PeerError
+from p2p.base.frames import Frame
+from p2p.base.keys import company_id_text
+from p2p.base.schema import Message
+from p2p.contracts.terms import Cause, Role
+from p2p.net.clock import read_unix
+from p2p.net.hello import refusal
+from p2p.reputation.checking import Policy
+
+if TYPE_CHECKING:
+    from company.chief.sessions import Session, Sessions
+
+MAX_GUESTS = 1024
+TELL_EVERY_S = 0.2
+HEARD_EVERY_S = 1.0
+_log = logging.getLogger("company.chief.secondment")
+
+
+@dataclass(slots=True)
+class Borrowing:
+    """All guests of one chief. ``is_trusted``: whether a company is, as far as --where trusted goes."""
+
+    own: bytes
+    network_id: bytes
+    contracts: Contracts
+    engine: Engine
+    sessions: Sessions
+    checking: Checking
+    store: Store
+    nursery: trio.Nursery
+    is_trusted: Callable[[bytes], bool]
+    guests: dict[str, Admitted] = field(default_factory=dict)
+    accounts: dict[bytes, Account] = field(default_factory=dict)
+    came_at: dict[str, float] = field(default_factory=dict)
+    _admitted: dict[str, Admitted] = field(default_factory=dict)  # between ticket and session
+    _held: dict[str, tuple[str, str]] = field(default_factory=dict)  # worker -> (job, company) that its checks wait for
+    _heard: dict[bytes, float] = field(default_factory=dict)
+    _news: trio.Event = field(default_factory=trio.Event)
+
+    # ---- coming and going --------------------------------------------------------------------------------------------------
+    async def admit(self, message: m.Guest, machine: m.Machine, key: bytes) -> ev.WorkerHere:
+        """Judge a ticket. Raises `PeerError`."""
+        if len(self.guests) >= MAX_GUESTS:
+            raise PeerError("slots-exceeded", f"{MAX_GUESTS} guests are here already.")
+        found = admit(
+            message, machine, key, own=self.own, network_id=self.network_id, contracts=self.contracts,
+            here=list(self.guests.values()), now=read_unix(), is_trusted=self.is_trusted(message.lender),
+        )  # fmt: skip
+        origin = found.spec.origin
+        if origin not in self.checking.passed:
+            now = float(read_unix())
+            self.checking.passed[origin] = await self.store.read(lambda conn: believed.load_passed(conn, origin, now))
+        self._admitted[found.spec.id] = found
+        self._account(found.view)
+        held = tuple((token, job, first, count) for token, job, first, count, _ in message.held)
+        return ev.WorkerHere(spec=found.spec, held=held)
+
+    def entered(self, worker: str) -> None:
+        """It is here."""
+        self.came_at[worker] = trio.current_time()
+        found = self.guests[worker] = self._admitted.pop(worker)
+        _log.info("%s came with %d slots under contract %s", worker, found.spec.slots, found.ticket.contract.hex()[:16])
+        self.checking.wake()
+
+    def left(self, worker: str) -> None:
+        """Its channel is gone."""
+        found = self.guests.pop(worker, None)
+        self._held.pop(worker, None)
+        self.came_at.pop(worker, None)
+        if found is not None:
+            self.accounts[found.ticket.contract].left(worker)
+
+    def on_contract(self, view: ContractView) -> None:
+        """One that is over takes its guests with it."""
+        if view.role is not Role.BORROWER:
+            return
+        mine = [w for w, a in self.guests.items() if a.ticket.contract == view.id]
+        if view.is_live:
+            for worker in mine:
+                self._hold(worker, not view.may_work)
+            return
+        grace_s = max(0.0, view.drain_until - trio.current_time())
+        for worker in mine:
+            self.engine.post(ev.WorkerChanged(worker=worker, action="drain"))
+        self.nursery.start_soon(self._see_off, view.id, mine, grace_s)
+
+    def _hold(self, worker: str, pause: bool) -> None:
+        """A contract that is suspect gets nothing new."""
+        live = self.engine.state.slots.workers.get(worker)
+        if live is not None and live.paused != pause and worker not in self._held:
+            self.engine.post(ev.WorkerChanged(worker=worker, action="pause" if pause else "resume"))
+
+    async def _see_off(self, contract: bytes, workers: list[str], grace_s: float) -> None:
+        """Let what runs finish for the notice; then close."""
+        until = trio.current_time() + grace_s
+        while trio.current_time() < until and any(self.engine.state.leases.of_worker(w) for w in workers if w in self.guests):
+            with trio.move_on_at(min(until, trio.current_time() + 0.1)):
+                await self._news.wait()
+                await trio.sleep(0.02)
+        for worker in workers:
+            session = self.sessions.open.get(worker)
+            if session is not None:
+                session.said_bye = True  # nobody's loss: what it held runs elsewhere at once, and no try is counted
+                self.sessions.leave(session)
+                await session.channel.aclose(refusal("contract-over", "The contract is over."))
+        self.tell_account(contract)
+        self.contracts.drained(contract)
+
+    # ---- what guests say -----------------------------------------------------------------------------------------------------
+    def on_message(self, session: Session, message: Message, frame: Frame) -> bool:
+        """Take what is judged here; False for what any worker may say. Raises `MalformedMessage`, `PeerError`."""
+        found = self.guests.get(session.worker)
+        if found is None:
+            return True  # it is being seen off
+        self._hear(found.ticket.contract)
+        match message:
+            case m.Outcome():
+                self._outcome(session.worker, found, message, frame)
+            case m.NeedProcessor() if message.processor != found.ticket.processor:
+                raise PeerError("processor-not-agreed", "The contract names another processor.")
+            case m.Artifact() | m.Status():
+                return True
+            case m.Seconded() | m.Join():
+                raise PeerError("not-a-guests", f"A guest may not send {type(message).__name__}.")
+            case _:
+                return False
+        return True
+
+    def _hear(self, contract: bytes) -> None:
+        now = trio.current_time()
+        if now - self._heard.get(contract, float("-inf")) >= HEARD_EVERY_S:
+            self._heard[contract] = now
+            self.contracts.heard(contract)
+
+    def _outcome(self, worker: str, found: Admitted, message: m.Outcome, frame: Frame) -> None:
+        cut = cut_outcome_untrusted(message, frame)
+        lease = self.engine.state.leases.get(message.token)
+        guest = found.spec.guest
+        if lease is None or lease.worker != worker or lease.job != message.job or guest is None:
+            self.engine.post_outcome(worker, message, frame, cut)  # which says that it is stale
+            return
+        size = len(frame.body) + sum(size for _, size, _ in message.blobs)
+        elapsed_us = (trio.current_time() - lease.granted_at) * 1e6
+        part = (worker, message.token, message.first)
+        self.accounts[found.ticket.contract].came(part, message.count, message.run_us, size, elapsed_us=elapsed_us)
+        after = self.checking.take(message.job, guest, Policy.of(found.view.terms), cut, message.first)
+        self.engine.post_outcome(worker, message, frame, cut)
+        after()
+        if self.checking.is_behind(message.job, guest.origin) and worker not in self._held:
+            self.engine.post(ev.WorkerChanged(worker=worker, action="pause"))
+            self._held[worker] = (message.job, guest.origin)
+
+    def acked(self, worker: str, token: int, first: int) -> None:
+        """An outcome is on disk."""
+        found = self.guests.get(worker)
+        if found is not None and self.accounts[found.ticket.contract].acked((worker, token, first)):
+            self._stir()
+
+    def checked(self, contract: str, passed: bool) -> None:
+        """A check under this contract came out."""
+        account = self.accounts.get(bytes.fromhex(contract))
+        if account is not None:
+            account.passed += passed
+            account.failed += not passed
+        for worker in [w for w, key in self._held.items() if not self.checking.is_behind(*key)]:
+            del self._held[worker]
+            self.engine.post(ev.WorkerChanged(worker=worker, action="resume"))
+        self._stir()
+
+    async def caught(self, origin: str, job: str, fragment: int, evidence: bytes) -> None:
+        """A company's answer was wrong: every contract with it ends, and says why."""
+        text = f"wrong result of fragment {fragment} of {job}"
+        for view in self.contracts.open_contracts():
+            if view.role is Role.BORROWER and company_id_text(view.peer) == origin:
+                self.tell_account(view.id)
+                await self.contracts.breach(view.id, Cause.BAD_RESULT, evidence, text)
+
+    # ---- counting ------------------------------------------------------------------------------------------------------------
+    def _account(self, view: ContractView) -> Account:
+        account = self.accounts.get(view.id)
+        if account is None:
+            account = self.accounts[view.id] = Account(self.contracts.facts_of(view.id))
+        return account
+
+    def _stir(self) -> None:
+        self._news.set()
+
+    async def run(self) -> None:
+        """Tell the contracts what came, a few times a second at most, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            for contract in list(self.accounts):
+                self.tell_account(contract)
+            await trio.sleep(TELL_EVERY_S)
+
+    def tell_account(self, contract: bytes) -> None:
+        """Hand the facts of one contract over, where there are new ones."""
+        account = self.accounts.get(contract)
+        if account is None or account.told == (told := (account.facts, account.passed, account.failed)):
+            return
+        account.told = told
+        self.contracts.state(contract, account.facts, checks_passed=account.passed, checks_failed=account.failed)

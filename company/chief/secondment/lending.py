@@ -1,0 +1,278 @@
+"""Contract path 5/8 - the lender's side: own workers are sent with tickets, what they did is counted, and they are called back (I/O).
+
+A worker is told over its own channel to this chief, and can be called back over it at any moment, whatever the borrower says. What it
+counts is on disk here before it is stated to anybody.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgpack
+import trio
+from sqlalchemy import Connection
+
+from company import messages as m
+from company.chief import events as ev
+from company.chief.commit import Committer
+from company.chief.contracts.port import Contracts, ContractView
+from company.chief.engine import Engine
+from company.chief.secondment.placing import Spare, places_for
+from company.chief.store import meta
+from company.chief.store.store import Store
+from company.ticket import MAX_DURATION_S, Ticket, sign_ticket
+from p2p.base.errors import Unavailable
+from p2p.base.keys import Identity
+from p2p.base.schema import Message
+from p2p.contracts.terms import NOTHING, Cause, Facts, Role
+from p2p.net.channel import Channel
+from p2p.net.clock import read_unix
+
+if TYPE_CHECKING:
+    from company.chief.sessions import Session, Sessions
+
+GOODBYE_S = 5.0  # a worker that has not said by then that it is over is taken for over: its own clock ends it
+RETRY_S = 3.0  # before slots are placed anew on a worker that refused or lost them
+_log = logging.getLogger("company.chief.secondment")
+
+
+@dataclass(slots=True)
+class Sent:
+    """One ticket that is out."""
+
+    ticket: Ticket
+    body: bytes
+    signature: bytes
+    worker: str
+    state: str = "sent"
+    slots_alive: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """One contract's facts, by (serial, run) of tickets; cumulative over restarts of workers and of this chief."""
+
+    runs: dict[tuple[int, int], Facts] = field(default_factory=dict)
+    results: bytes = bytes(32)
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(*(sum(column) for column in zip(*self.runs.values(), strict=True))) if self.runs else NOTHING
+
+    def pack(self) -> bytes:
+        packed: bytes = msgpack.packb([[serial, run, *facts] for (serial, run), facts in self.runs.items()])
+        return packed
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Tally:
+        return cls({(serial, run): Facts(*facts) for serial, run, *facts in msgpack.unpackb(data)})
+
+
+@dataclass(slots=True)
+class Lending:
+    """Every own worker's time that other companies have. ``may_dial``: whether an address that a contract names may be dialled."""
+
+    identity: Identity
+    network_id: bytes
+    contracts: Contracts
+    engine: Engine
+    sessions: Sessions
+    committer: Committer
+    store: Store
+    nursery: trio.Nursery
+    may_dial: Callable[[str, int], bool]
+    sent: dict[tuple[bytes, str], Sent] = field(default_factory=dict)
+    tallies: dict[bytes, Tally] = field(default_factory=dict)
+    _serial: int = 0
+    _over: set[bytes] = field(default_factory=set)
+    _rests: dict[tuple[bytes, str], float] = field(default_factory=dict)
+    _news: trio.Event = field(default_factory=trio.Event)
+
+    # ---- contracts and workers change ----------------------------------------------------------------------------------------
+    def on_contract(self, view: ContractView) -> None:
+        """One that is new wants slots; one that is over gives them back."""
+        if view.role is Role.LENDER:
+            self._news.set()
+
+    def worker_here(self, session: Session) -> None:
+        """An own worker is here, perhaps again: it is told what it is to do, which it may be doing."""
+        for entry in [s for s in self.sent.values() if s.worker == session.worker]:
+            self._send(entry)
+        self._mark_lent(session.worker)
+        self._news.set()
+
+    def worker_gone(self, worker: str, *, said_bye: bool) -> None:
+        """It has left for good, or is away for now: then it works on by itself."""
+        for entry in [s for s in self.sent.values() if s.worker == worker and said_bye]:
+            self._forget(entry, rest=False)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Keep slots where contracts want them, until cancelled."""
+        while True:
+            self._news = trio.Event()
+            for view in self.contracts.open_contracts():
+                if view.role is Role.LENDER:
+                    await self._place(view)
+            self._rests = {key: until for key, until in self._rests.items() if until > trio.current_time()}
+            with trio.move_on_at(min(self._rests.values(), default=math.inf)):
+                await self._news.wait()
+
+    async def _place(self, view: ContractView) -> None:
+        if not view.is_live:
+            if view.id not in self._over:
+                self._over.add(view.id)
+                self.nursery.start_soon(self._call_back, view)
+            return
+        if view.id not in self.tallies:
+            await self._load(view.id)
+        lacking = view.slots - sum(s.ticket.slots for s in self.sent.values() if s.ticket.contract == view.id)
+        if lacking <= 0 or not view.may_work:
+            return
+        for place in places_for(lacking, self._spare(view.id)):
+            self._second(view, place.worker, place.slots)
+
+    async def _load(self, contract: bytes) -> None:
+        found = await self.store.read(lambda conn: meta.get(conn, _key(contract)))
+        self.tallies[contract] = Tally.unpack(found) if found is not None else Tally()
+
+    def _spare(self, contract: bytes) -> list[Spare]:
+        now, leases = trio.current_time(), self.engine.state.leases
+        found = []
+        for name, session in self.sessions.open.items():
+            live = self.engine.state.slots.workers.get(name)
+            if session.guest is not None or live is None or not live.takes_work or not isinstance(session.channel, Channel):
+                continue
+            if (contract, name) in self.sent or self._rests.get((contract, name), 0.0) > now:
+                continue
+            idle = sum(1 for n in range(live.own_slots) if not leases.depth((name, n)))
+            found.append(Spare(name, session.machine.isolation, live.own_slots, idle))
+        return found
+
+    def _second(self, view: ContractView, worker: str, slots: int) -> None:
+        session, now, terms = self.sessions.open[worker], read_unix(), view.terms
+        left_s = max(1, min(MAX_DURATION_S, math.ceil(view.ends_at - trio.current_time())))
+        relays = tuple((r.public, r.host, r.port) for r in view.contact.relays if self.may_dial(r.host, r.port))[:4]
+        ticket = Ticket(
+            lender=self.identity.public, worker=session.channel.peer_key, contract=view.id, borrower=view.peer,
+            endpoints=tuple((host, port) for host, port in terms.endpoints if self.may_dial(host, port)), relays=relays, slots=slots,
+            duration_s=left_s, processor=terms.processor, memory_mib=terms.memory_mib, disk_mib=terms.disk_mib,
+            fragment_s=terms.fragment_s, lease_s=terms.lease_s, serial=self._next_serial(),
+            created=now, expires=now + left_s,
+        )  # fmt: skip
+        body, signature = sign_ticket(self.identity, self.network_id, ticket)
+        entry = self.sent[view.id, worker] = Sent(ticket, body, signature, worker)
+        _log.info("contract %s: %d slots of %s", view.id.hex()[:16], slots, worker)
+        self._mark_lent(worker)
+        self._send(entry)
+
+    def _next_serial(self) -> int:
+        """Never one twice, also after a restart."""
+        self._serial = max(self._serial + 1, read_unix() * 1000)
+        return self._serial
+
+    def _send(self, entry: Sent) -> None:
+        self._tell(entry.worker, m.Second(self.network_id, entry.body, entry.signature))
+
+    def _tell(self, worker: str, message: Message) -> None:
+        session = self.sessions.open.get(worker)
+        if session is not None:
+            try:
+                session.channel.send_nowait(message)
+            except (trio.WouldBlock, Unavailable):
+                _log.warning("%s does not read what it is told", worker)
+
+    def _mark_lent(self, worker: str) -> None:
+        lent = sum(s.ticket.slots for s in self.sent.values() if s.worker == worker)
+        self.engine.post(ev.WorkerLent(worker=worker, slots=lent))
+
+    # ---- what workers report -------------------------------------------------------------------------------------------------
+    def on_seconded(self, worker: str, message: m.Seconded) -> None:
+        """How a ticket stands."""
+        contract = message.contract
+        entry = self.sent.get((contract, worker))
+        view = self.contracts.contract(contract)
+        if view is None or view.role is not Role.LENDER or (entry is None and message.state != "over"):
+            if message.state != "over":
+                self._tell(worker, m.Unsecond(contract, 0, "contract-unknown"))
+            return
+        tally = self.tallies.setdefault(contract, Tally())
+        if message.run:
+            self._count(tally, contract, message)
+        if entry is None or entry.ticket.serial != message.serial:
+            return
+        entry.state, entry.slots_alive = message.state, message.slots
+        if message.state == "overrun":
+            self._forget(entry, rest=True)
+            text = f"{message.reason}: {message.text}"[:200]
+            evidence: bytes = msgpack.packb([contract, message.serial, message.reason, message.text])
+            self.nursery.start_soon(self._breach, contract, evidence, text)
+        elif message.state == "over":
+            _log.info("contract %s: %s is back: %s %s", contract.hex()[:16], worker, message.reason, message.text)
+            self._forget(entry, rest=True)
+
+    def _count(self, tally: Tally, contract: bytes, message: m.Seconded) -> None:
+        """Write, then state: a number that was stated must be there after a restart."""
+        key, facts = (message.serial, message.run), Facts(message.fragments, message.core_ms, message.bytes)
+        before = tally.runs.get(key, NOTHING)
+        if facts == before or not facts.covers(before):
+            return
+        tally.runs[key] = facts
+        tally.results = message.results
+        packed, total, results = tally.pack(), tally.facts, tally.results
+        alive = sum(s.slots_alive for s in self.sent.values() if s.ticket.contract == contract)
+
+        def write(conn: Connection) -> None:
+            meta.put(conn, _key(contract), packed)
+
+        def state() -> None:
+            view = self.contracts.contract(contract)
+            if view is not None:
+                self.contracts.state(contract, total, results=results, slots_alive=alive)
+                self.contracts.heard(contract)
+
+        self.committer.add(ops=[write], then=state)
+
+    async def _breach(self, contract: bytes, evidence: bytes, text: str) -> None:
+        await self.contracts.breach(contract, Cause.OVERRUN, evidence, text)
+
+    def _forget(self, entry: Sent, *, rest: bool) -> None:
+        key = (entry.ticket.contract, entry.worker)
+        if self.sent.pop(key, None) is not None:
+            if rest:
+                self._rests[key] = trio.current_time() + RETRY_S
+            self._mark_lent(entry.worker)
+            self._news.set()
+
+    # ---- the end -------------------------------------------------------------------------------------------------------------
+    async def _call_back(self, view: ContractView) -> None:
+        """What runs has its notice; a second later everything is back, or taken for it."""
+        grace_s = max(0.0, view.drain_until - trio.current_time())
+        mine = [s for s in self.sent.values() if s.ticket.contract == view.id]
+        for entry in mine:
+            self._tell(entry.worker, m.Unsecond(view.id, math.ceil(grace_s) if grace_s >= 0.5 else 0, str(view.state)[:64]))
+        until = trio.current_time() + grace_s + GOODBYE_S
+        while trio.current_time() < until and any(s in self.sent.values() for s in mine):
+            news = self._news
+            with trio.move_on_at(until):
+                await news.wait()
+                await trio.lowlevel.checkpoint()
+        for entry in mine:
+            self._forget(entry, rest=False)
+        done = trio.Event()
+        self.committer.add(then=done.set)  # after the last numbers
+        await done.wait()
+        self.contracts.drained(view.id)
+
+    def end_all_now(self) -> None:
+        """`lend stop --now`: every guest is killed, whatever its contract says of notice."""
+        for entry in list(self.sent.values()):
+            self._tell(entry.worker, m.Unsecond(entry.ticket.contract, 0, "owner-reclaim"))
+
+
+def _key(contract: bytes) -> str:
+    return f"lent/{contract.hex()}"

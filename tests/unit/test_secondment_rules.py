@@ -1,0 +1,217 @@
+"""Tickets, places, trials, accounts: the pure rules of lent and borrowed workers."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from company import messages as m
+from company.chief.contracts.port import ContractView
+from company.chief.network.contact import Contact
+from company.chief.secondment.believed import guest_id, origin_of
+from company.chief.secondment.counting import Account
+from company.chief.secondment.door import Admitted, admit
+from company.chief.secondment.foreign import Foreign
+from company.chief.secondment.placing import Place, Spare, places_for
+from company.chief.secondment.trial import Answer, Trial
+from company.ticket import SKEW_S, Ticket, open_ticket_untrusted, sign_ticket
+from p2p.base.clock import Monotonic, UnixTime
+from p2p.base.errors import MalformedMessage, PeerError
+from p2p.base.keys import Identity, company_id_text
+from p2p.contracts.table import State
+from p2p.contracts.terms import Facts, Role
+from p2p.reputation.checking import Policy
+from tests.support.fake_contracts import FakeContracts, terms
+
+LENDER, BORROWER, WORKER = Identity(b"l" * 32), Identity(b"b" * 32), Identity(b"w" * 32)
+NET, CONTRACT, NOW = b"n" * 16, b"c" * 32, UnixTime(1_790_000_000)
+MACHINE = m.Machine("guest", 2, 2, 1, "3.11", "Linux", "bubblewrap", False, None, None, "0")
+
+
+def ticket(**changed: object) -> Ticket:
+    made = Ticket(
+        LENDER.public, WORKER.public, CONTRACT, BORROWER.public, (("127.0.0.1", 1),), (), 2, 60, bytes(32), 512, 16, 600, 60, 1, NOW,
+        NOW + 60,
+    )  # fmt: skip
+    return replace(made, **changed)  # type: ignore[arg-type]
+
+
+def guest(made: Ticket, signer: Identity = LENDER) -> m.Guest:
+    return m.Guest(LENDER.public, *sign_ticket(signer, NET, made), ())
+
+
+def view(**changed: object) -> ContractView:
+    made = ContractView(
+        id=CONTRACT, role=Role.BORROWER, state=State.ACTIVE, peer=LENDER.public, contact=Contact(key=LENDER.public), slots=2, revision=0,
+        terms=terms(slots=2), may_work=True, why="", ends_at=Monotonic(1e9), drain_until=Monotonic(0),
+    )  # fmt: skip
+    return replace(made, **changed)  # type: ignore[arg-type]
+
+
+def knock(message: m.Guest, *, key: Identity = WORKER, here: tuple[Admitted, ...] = (), **changed: object) -> Admitted:
+    contracts = FakeContracts(folder=None)  # type: ignore[arg-type]
+    contracts.views[CONTRACT] = view(**changed)
+    return admit(
+        message, MACHINE, key.public, own=BORROWER.public, network_id=NET, contracts=contracts, here=here, now=NOW, is_trusted=False
+    )
+
+
+def test_a_ticket_admits_the_worker_that_the_lender_named() -> None:
+    found = knock(guest(ticket()))
+    assert (found.spec.slots, found.spec.memory_bytes) == (2, 512 << 20)
+    assert found.spec.origin == company_id_text(LENDER.public) == origin_of(found.spec.id)
+    assert found.spec.id == guest_id(LENDER.public, CONTRACT, WORKER.public)
+
+
+@pytest.mark.parametrize(
+    ("message", "more", "code"),
+    [
+        (guest(ticket()), {"key": Identity(b"x" * 32)}, "ticket-refused"),  # stolen: shown by another key
+        (guest(ticket(borrower=bytes(32))), {}, "ticket-refused"),
+        (guest(ticket(processor=b"p" * 32)), {}, "ticket-refused"),
+        (guest(ticket(), Identity(b"x" * 32)), {}, "bad-signature"),
+        (guest(ticket(lender=WORKER.public)), {}, "malformed-message"),
+        (guest(ticket(contract=b"d" * 32)), {}, "contract-unknown"),
+        (guest(ticket()), {"peer": BORROWER.public}, "contract-unknown"),
+        (guest(ticket()), {"role": Role.LENDER}, "contract-unknown"),
+        (guest(ticket()), {"state": State.REVOKING}, "contract-over"),
+        (guest(ticket()), {"slots": 1}, "slots-exceeded"),
+    ],
+)
+def test_a_ticket_admits_nobody_else(message: m.Guest, more: dict[str, object], code: str) -> None:
+    with pytest.raises(PeerError) as refused:
+        knock(message, **more)  # type: ignore[arg-type]
+    assert refused.value.code == code
+
+
+def test_slots_of_a_contract_are_counted_over_its_workers_and_a_worker_that_comes_back_counts_once() -> None:
+    first = knock(guest(ticket()))
+    other = Identity(b"o" * 32)
+    with pytest.raises(PeerError, match="2 slots were agreed on"):
+        knock(guest(ticket(worker=other.public)), key=other, here=(first,))
+    assert knock(guest(ticket()), here=(first,)).spec.id == first.spec.id
+
+
+def test_a_ticket_is_good_between_its_days_and_clocks_may_differ_a_little() -> None:
+    body, signature = sign_ticket(LENDER, NET, ticket())
+    for at in (NOW - SKEW_S, NOW + 60 + SKEW_S):
+        assert open_ticket_untrusted(LENDER.public, NET, body, signature, UnixTime(at)) == ticket()
+    for at in (NOW - SKEW_S - 1, NOW + 61 + SKEW_S):
+        with pytest.raises(MalformedMessage, match="not good for this day"):
+            open_ticket_untrusted(LENDER.public, NET, body, signature, UnixTime(at))
+    with pytest.raises(MalformedMessage):
+        open_ticket_untrusted(LENDER.public, b"o" * 16, body, signature, NOW)  # of another network
+
+
+def test_slots_come_from_the_idlest_workers_that_confine_strangers() -> None:
+    workers = [Spare("a", "bubblewrap", 2, 0), Spare("b", "bubblewrap", 4, 3), Spare("c", "landlock", 8, 8), Spare("d", "bubblewrap", 1, 1)]
+    assert places_for(6, workers) == [Place("b", 4), Place("d", 1), Place("a", 1)]
+    assert places_for(9, workers) == [Place("b", 4), Place("d", 1), Place("a", 2)]  # fewer when there are no more
+    assert places_for(0, workers) == []
+
+
+# ---- trials ------------------------------------------------------------------------------------------------------------------
+def trial(seed: int = 1, **policy: float) -> Trial:
+    return Trial(Policy(**policy), random.Random(seed))  # type: ignore[arg-type]
+
+
+def feed(tried: Trial, fragments: int, first: int = 0) -> None:
+    for at in range(first, first + fragments, 20):
+        checks, spare = tried.choose(20)
+        tried.add([Answer(at + k, b"", b"") for k in checks], [Answer(at + k, b"", b"") for k in spare])
+
+
+def test_nothing_is_believed_before_enough_checks_were_passed() -> None:
+    tried = trial()
+    assert tried.needed == 20
+    feed(tried, 1000)
+    passed = 0
+    while tried.next_check() is not None:
+        assert not tried.is_clear
+        tried.is_passed()
+        passed += 1
+    assert tried.is_clear
+    assert passed >= tried.needed
+    assert 60 <= passed <= 140  # a tenth of a thousand
+
+
+def test_a_short_jobs_answers_are_all_checked_and_then_believed() -> None:
+    tried = trial()
+    for n in range(7):
+        checks, spare = tried.choose(1)
+        tried.add([Answer(n, b"", b"")] * len(checks), [Answer(n, b"", b"")] * len(spare))
+    seen = set()
+    while (answer := tried.next_check()) is not None:
+        seen.add(answer.fragment)
+        tried.is_passed()
+    assert seen == set(range(7))
+    assert tried.is_clear
+
+
+def test_every_answer_is_as_likely_to_be_checked_as_any_other() -> None:
+    times = [0] * 100
+    for seed in range(400):
+        tried = trial(seed)
+        feed(tried, 100)
+        while (answer := tried.next_check()) is not None:
+            times[answer.fragment] += 1
+            tried.is_passed()
+    total = sum(times)
+    assert max(times) < 1.8 * total / 100, "some answers are checked far more often than others"
+    assert min(times) > 0.4 * total / 100
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 1.0])
+def test_a_company_that_cheats_is_seen_and_gets_nothing_believed_any_more(share: float) -> None:
+    rng = random.Random(5)
+    caught = 0
+    for seed in range(40):
+        tried = trial(seed)
+        wrong = {n for n in range(2000) if rng.random() < share}
+        for at in range(0, 2000, 20):
+            feed(tried, 20, at)
+            while not tried.is_caught and (answer := tried.next_check()) is not None:
+                if answer.fragment in wrong:
+                    tried.is_failed()
+                else:
+                    tried.is_passed()
+        caught += tried.is_caught
+        assert not (tried.is_caught and tried.is_clear)
+    assert caught == 40
+
+
+def test_a_company_that_is_trusted_is_checked_less_and_never_less_than_the_least() -> None:
+    tried = Trial(Policy(), random.Random(1), passed=50.0)
+    assert tried.policy.check_rate(tried.passed) == pytest.approx(0.04)
+    checks = [len(tried.choose(1000)[0]) for _ in range(10)]
+    assert 300 <= sum(checks) <= 500
+
+
+# ---- results and accounts ---------------------------------------------------------------------------------------------------
+def test_a_foreign_result_is_hidden_until_its_company_is_believed() -> None:
+    foreign = Foreign()
+    foreign.came("co-a", [(0, 10)])
+    foreign.came("co-b", [(20, 5)])
+    assert foreign.is_open
+    assert foreign.shown(5, 20) == [(10, 10)]
+    assert foreign.believe("co-a") == 10
+    assert foreign.shown(0, 25) == [(0, 20)]
+    assert (foreign.of("co-a"), foreign.of("co-b"), foreign.waiting) == (10, 5, 5)
+    assert foreign.believe("co-b") == 5
+    assert not foreign.is_open
+
+
+def test_what_is_counted_is_on_disk_once_and_took_no_longer_than_it_can_have() -> None:
+    account = Account(Facts(10, 100, 1000))
+    account.came(("g-1", 7, 0), 20, 900_000, 64, elapsed_us=2e6)
+    assert account.facts == (10, 100, 1000)
+    assert account.acked(("g-1", 7, 0))
+    assert not account.acked(("g-1", 7, 0))
+    account.came(("g-1", 8, 0), 1, 10**12, 1, elapsed_us=5e6)  # a lender that boasts
+    account.acked(("g-1", 8, 0))
+    assert account.facts == (31, 100 + 900 + 5000, 1065)
+    account.came(("g-1", 9, 0), 1, 1, 1, elapsed_us=1)
+    account.left("g-1")
+    assert not account.acked(("g-1", 9, 0))
