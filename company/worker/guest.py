@@ -197,6 +197,8 @@ class GuestRun:
 
     def on_down(self, why: str) -> None:
         log.info("contract %s: lost the borrower: %s", self.ticket.contract.hex()[:16], why)
+        if self._core is not None:
+            self._core.apply(ev.LinkDown())
 
     async def on_message(self, message: Message, frame: Frame) -> None:
         assert self._core is not None
