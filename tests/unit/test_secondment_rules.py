@@ -10,10 +10,10 @@ import pytest
 from company import messages as m
 from company.chief.contracts.port import ContractView
 from company.chief.network.contact import Contact
-from company.chief.secondment.believed import guest_id, origin_of
 from company.chief.secondment.counting import Account
 from company.chief.secondment.door import Admitted, admit
 from company.chief.secondment.foreign import Foreign
+from company.chief.secondment.naming import guest_id, origin_of
 from company.chief.secondment.placing import Place, Spare, places_for
 from company.chief.secondment.trial import Answer, Trial
 from company.ticket import SKEW_S, Ticket, open_ticket_untrusted, sign_ticket

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from company import messages as m
 from company.chief.contracts.port import Contracts, ContractView
-from company.chief.secondment.believed import guest_id
+from company.chief.secondment.naming import guest_id
 from company.chief.specs import Guest, WorkerSpec
 from company.ticket import Ticket, open_ticket_untrusted
 from p2p.base.clock import UnixTime
