@@ -79,6 +79,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 async def _chief(home: Home, options: dict[str, Any]) -> None:
     from company.chief.network.dialling import REGISTRY
     from company.chief.network.peer_door import PURPOSES
+    from company.chief.secondment.opening import run_secondment
     from company.chief.service import running_chief
     from company.wheels import Wheels
     from p2p.net.channel import Channel
@@ -105,6 +106,7 @@ async def _chief(home: Home, options: dict[str, Any]) -> None:
         )  # fmt: skip
         if network is not None:
             nursery.start_soon(network.run)
+            nursery.start_soon(run_secondment, chief, network, getattr(chief, "seconding", None))
         owner = await chief.gate.local_token("owner")
         write_address(home, {
             "http": page.here, "rpc": chief.addresses.rpc, "dht": chief.addresses.dht, "token": owner, "pid": os.getpid(),

@@ -37,6 +37,7 @@ from p2p.base.schema import Message
 log = logging.getLogger(__name__)
 TELL_EVERY_S = 0.2
 REFUSALS = FINAL_REFUSALS | {"ticket-refused", "contract-unknown", "contract-over", "slots-exceeded"}
+GOODBYE_S = 1.5  # for a channel to say goodbye on; then it is cut
 SPOOL_BYTES = 256 << 20
 HELD_BYTES = 16 << 20
 
@@ -142,17 +143,19 @@ class GuestRun:
         """No new batch from now on; what runs has ``grace_s``, then it is killed."""
         if not self._why[0]:
             self._why = (code[:64], text[:1000])
-        if grace_s <= 0 or self._core is None:
+        if self._core is None:
             self._scope.cancel()
             return
-        self._scope.deadline = min(self._scope.deadline, trio.current_time() + grace_s + 1.0)
+        self._scope.deadline = min(self._scope.deadline, trio.current_time() + grace_s + GOODBYE_S)
         self._core.apply(ev.StopAsked(grace_s))
+        if grace_s <= 0:
+            self._core.apply(ev.Tick())  # kills what runs; then the borrower hears goodbye, if it still reads
 
     def _on_overrun(self, what: str, text: str) -> None:
         if self.state != "overrun":
             log.warning("contract %s: overrun of %s: %s", self.ticket.contract.hex()[:16], what, text)
             self.state, self._why = "overrun", (what[:64], text[:1000])
-            self._scope.cancel()
+            self.end(0, what)
 
     # -- the own chief hears
     def report(self) -> None:

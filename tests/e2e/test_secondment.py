@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from company.client import Job
 from company.package import check_package, read_package
-from tests.support.company_processes import RunningCompany, until, value_of, write_package
+from tests.support.company_processes import RunningCompany, is_alive, until, value_of, write_package
 from tests.support.two_companies import TwoCompanies
 
 pytestmark = pytest.mark.slow
+SLOW = "def process(fragment):\n    import time\n    time.sleep(3600 if fragment == 'slow' else 0)\n    return 1\n"
 SQUARE = "def process(fragment):\n    import time\n    time.sleep(0.002)\n    return fragment * fragment\n"
 
 
@@ -24,14 +27,28 @@ def numbers(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def both(tmp_path: Path) -> Iterator[TwoCompanies]:
-    with TwoCompanies(tmp_path) as companies:
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoCompanies]:
+    """Two companies for all tests here; each test signs a contract of its own and ends it."""
+    with TwoCompanies(tmp_path_factory.mktemp("two")) as companies:
         yield companies
 
 
 def processor_of(package: Path) -> str:
     return check_package(read_package(package).files, default_name="p").processor_digest.hex()
+
+
+def end(both: TwoCompanies, contract: str) -> None:
+    """Revoke it on both sides, and wait until nothing of it runs."""
+    both.turn(contract, "revoking")
+    for company in (both.lender, both.borrower):
+        until(lambda c=company: [r for r in both.told(c, "drained") if r["contract"] == contract], "it is drained", timeout_s=10)
+
+
+def done_of(job: Job, least: int) -> int:
+    """How many fragments are done, once that many are; else 0."""
+    done = int(job.status()["fragments"]["done"])
+    return done if done >= least else 0
 
 
 def facts_of(both: TwoCompanies, company: RunningCompany, fragments: int = 300) -> list[int] | None:
@@ -46,7 +63,7 @@ def test_a_job_without_an_own_slot_is_done_by_a_borrowed_one_and_both_sides_coun
     package = write_package(tmp_path / "p", SQUARE)
     stays = both.borrower.client.submit(package, numbers, params={"n": 3})
     job = both.borrower.client.submit(package, numbers, params={"n": 300}, where="any")
-    contract = both.sign(processor_of(package))
+    contract = both.sign(processor_of(package), contract="plain")
     began = time.monotonic()
     job.wait(60)
     assert job.state == "done", job.view
@@ -56,10 +73,9 @@ def test_a_job_without_an_own_slot_is_done_by_a_borrowed_one_and_both_sides_coun
     assert claimed == accepted
     assert both.told(both.borrower, "state")[-1]["checks_passed"] >= 20
     assert stays.explain()[0]["code"] == "where-own"  # --where own is the default
+    stays.cancel()
 
-    both.turn(contract, "revoking")
-    both.wait_told(both.lender, "drained", timeout_s=5)
-    both.wait_told(both.borrower, "drained", timeout_s=5)
+    end(both, contract)
     own = write_package(tmp_path / "own", "def process(fragment):\n    return fragment\n")
     assert both.lender.run(own, numbers).state == "done", "the lent slot is back"
     assert not list((both.lender.home / "workers" / "lent0" / "scratch").glob("guest-*")), "nothing of the guest is left"
@@ -70,10 +86,68 @@ def test_a_lender_that_answers_wrongly_is_caught_and_the_result_is_exact(numbers
     liar = (sys.executable, "-m", "tests.support.lying_worker", str(share))
     with TwoCompanies(tmp_path, own_slots=1, lender_program=liar) as both:
         package = write_package(tmp_path / "p", SQUARE)
-        job = both.borrower.client.submit(package, numbers, params={"n": 2000}, where="any")
+        job = both.borrower.client.submit(package, numbers, params={"n": 1200}, where="any")
         both.sign(processor_of(package))
         job.wait(90)
         assert job.state == "done", job.view
-        assert value_of(job, tmp_path / "out") == [i * i for i in range(2000)]
+        assert value_of(job, tmp_path / "out") == [i * i for i in range(1200)]
         broken = both.told(both.borrower, "breach")
         assert [row["cause"] for row in broken] == ["BAD_RESULT"], "caught, and once"
+
+
+def test_slots_that_are_taken_back_cost_no_try_and_what_they_ran_ends_at_once(both: TwoCompanies, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path / "p", SLOW, split="def split(data):\n    yield from ['quick', 'slow']\n",
+    )  # fmt: skip
+    job = both.borrower.client.submit(package, numbers, where="any")
+    contract = both.sign(processor_of(package), contract="taken back", check="none")
+    until(lambda: job.status()["fragments"]["done"] == 1 and job.view["fragments"]["leased"] == 1, "the slow one runs abroad")
+    began = time.monotonic()
+    children = both.lender.children_of("lent0")
+    both.turn(contract, "revoking", at="lender")  # the borrower is not asked
+    until(lambda: [r for r in both.told(both.lender, "drained") if r["contract"] == contract], "it is drained", timeout_s=10)
+    assert time.monotonic() - began < 5
+    assert not any(is_alive(pid) for pid in children - both.lender.children_of("lent0")), "nothing of the guest runs on"
+    both.turn(contract, "revoking")
+    until(lambda: job.status()["fragments"]["leased"] == 0, "the borrower has taken it back")
+    assert job.status()["fragments"]["failed"] == 0
+    assert both.borrower.client.transport.json("GET", f"/api/v1/jobs/{job.id}/failures")["items"] == []
+    job.cancel()
+
+
+def test_a_guest_that_passes_the_contracts_limits_breaks_it(both: TwoCompanies, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(tmp_path / "p", "def process(fragment):\n    while True:\n        pass\n", manifest='time_limit = "1s"\n')
+    job = both.borrower.client.submit(package, numbers, params={"n": 4}, where="any", max_fails="100%")
+    contract = both.sign(processor_of(package), contract="limits", check="none", fragment_s=1)
+    broken = both.wait_told(both.lender, "breach", timeout_s=30)
+    assert broken["cause"] == "OVERRUN"
+    assert "time-limit" in broken["text"]
+    end(both, contract)
+    own = write_package(tmp_path / "own", "def process(fragment):\n    return fragment\n")
+    assert both.lender.run(own, numbers).state == "done", "the lender's machine goes on"
+    job.cancel()
+
+
+def test_whoever_is_killed_the_result_is_exact(both: TwoCompanies, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path / "p", "def process(fragment):\n    import time\n    time.sleep(0.01)\n    return fragment * fragment\n"
+    )
+    job = both.borrower.client.submit(package, numbers, params={"n": 300}, where="any")
+    contract = both.sign(processor_of(package), contract="kills")
+    done = 0
+    for victim in ("worker", "lender", "borrower"):
+        done = until(partial(done_of, job, done + 20), "it goes on", timeout_s=60)
+        if victim == "worker":
+            both.lender.kill("lent0")
+            both.lender.start_worker("lent0")
+        elif victim == "lender":
+            both.lender.kill("chief")
+            both.lender.start_chief()
+        else:
+            both.borrower.kill("chief")
+            both.borrower.start_chief()
+            job, done = both.borrower.client.job(job.id), 0
+    job.wait(90)
+    assert job.state == "done", job.view
+    assert value_of(job, tmp_path / "out") == [i * i for i in range(300)]
+    end(both, contract)

@@ -45,6 +45,8 @@ class FakeContracts:
 
     def watch(self, watcher: ContractWatcher) -> None:
         self._watcher = watcher
+        for view in self.views.values():
+            watcher.on_contract(view)
 
     def open_contracts(self) -> tuple[ContractView, ...]:
         return tuple(self.views.values())
@@ -118,9 +120,7 @@ async def _secondment(chief: Any, options: Any, task_status: trio.TaskStatus[Any
 
     contracts = FakeContracts(Path(chief.home.root))
     async with trio.open_nursery() as nursery:
-        made = build_secondment(
-            chief, contracts, network_id=NETWORK, may_dial=lambda host, port: True, is_trusted=lambda key: False, nursery=nursery
-        )
+        made = build_secondment(chief, contracts, network_id=NETWORK, may_dial=lambda host, port: True, is_trusted=lambda key: False)
         nursery.start_soon(made.run)
         nursery.start_soon(contracts.run)
         (Path(chief.home.root) / "key").write_text(chief.identity.public.hex())

@@ -54,6 +54,7 @@ class PeerDoor:
     probe_udp: Callable[[str, int], Awaitable[bool]]
     messages: Buckets
     dials: Buckets
+    guests: Callable[[Channel], Awaitable[None]] | None = None  # another company's workers, where they come by a relay
     channels: int = 0
 
     async def on_channel(self, channel: Channel) -> None:
@@ -64,6 +65,8 @@ class PeerDoor:
         self.channels += 1
         try:
             match channel.purpose:
+                case "guest" | "bulk" if self.guests is not None:
+                    await self.guests(channel)
                 case "relay-keep":
                     await self.relays.on_keep(channel)
                 case "relay":

@@ -52,8 +52,8 @@ class Borrowing:
     sessions: Sessions
     checking: Checking
     store: Store
-    nursery: trio.Nursery
     is_trusted: Callable[[bytes], bool]
+    nursery: trio.Nursery = field(init=False)
     guests: dict[str, Admitted] = field(default_factory=dict)
     accounts: dict[bytes, Account] = field(default_factory=dict)
     came_at: dict[str, float] = field(default_factory=dict)
@@ -128,6 +128,9 @@ class Borrowing:
                 session.said_bye = True  # nobody's loss: what it held runs elsewhere at once, and no try is counted
                 self.sessions.leave(session)
                 await session.channel.aclose(refusal("contract-over", "The contract is over."))
+        for run in list(self.engine.state.slots.workers.values()):
+            if run.spec.guest is not None and run.spec.guest.contract == contract.hex():
+                self.engine.post(ev.WorkerChanged(worker=run.spec.id, action="rm"))  # one that is away comes back no more
         self.tell_account(contract)
         self.contracts.drained(contract)
 

@@ -83,8 +83,8 @@ class Lending:
     sessions: Sessions
     committer: Committer
     store: Store
-    nursery: trio.Nursery
     may_dial: Callable[[str, int], bool]
+    nursery: trio.Nursery = field(init=False)
     sent: dict[tuple[bytes, str], Sent] = field(default_factory=dict)
     tallies: dict[bytes, Tally] = field(default_factory=dict)
     _serial: int = 0

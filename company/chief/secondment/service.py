@@ -33,10 +33,13 @@ class Secondment:
     borrowing: Borrowing
     lending: Lending
     checking: Checking
+    contracts: Contracts
 
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
+            self.borrowing.nursery = self.lending.nursery = nursery
+            self.contracts.watch(self)
             nursery.start_soon(self.checking.run)
             nursery.start_soon(self.borrowing.run)
             nursery.start_soon(self.lending.run)
@@ -92,9 +95,9 @@ class Secondment:
 
 def build_secondment(
     chief: ChiefService, contracts: Contracts, *, network_id: bytes, may_dial: Callable[[str, int], bool],
-    is_trusted: Callable[[bytes], bool], nursery: trio.Nursery,
+    is_trusted: Callable[[bytes], bool],
 ) -> Secondment:  # fmt: skip
-    """Make the parts and hang them into sessions and contracts. ``nursery``: lives as long as the chief."""
+    """Make the parts and hang them into the sessions; `Secondment.run` begins."""
     late: list[Borrowing] = []
     reopener = Reopener(chief.engine, chief.committer, chief.engine.merging, chief.desk.go_live_again)
     checking = Checking(
@@ -104,15 +107,14 @@ def build_secondment(
     )  # fmt: skip
     borrowing = Borrowing(
         own=chief.identity.public, network_id=network_id, contracts=contracts, engine=chief.engine, sessions=chief.sessions,
-        checking=checking, store=chief.store, nursery=nursery, is_trusted=is_trusted,
+        checking=checking, store=chief.store, is_trusted=is_trusted,
     )  # fmt: skip
     late.append(borrowing)
     lending = Lending(
         identity=chief.identity, network_id=network_id, contracts=contracts, engine=chief.engine, sessions=chief.sessions,
-        committer=chief.committer, store=chief.store, nursery=nursery, may_dial=may_dial,
+        committer=chief.committer, store=chief.store, may_dial=may_dial,
     )  # fmt: skip
-    secondment = Secondment(borrowing, lending, checking)
+    secondment = Secondment(borrowing, lending, checking, contracts)
     chief.sessions.secondment = secondment
     chief.feed.listeners.append(secondment.poke)
-    contracts.watch(secondment)
     return secondment
