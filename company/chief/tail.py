@@ -142,14 +142,17 @@ class Tail:
 
     def _is_affordable(self, job: JobRun, cost_us: float, now: Monotonic) -> bool:
         books = self._books
-        running = [
-            (now - lease.running_since) * 1e6
-            for lease in books.leases.of_job(job.id)
-            if lease.running_since is not None and lease.token in books.copies
-        ]
+        running = [self._may_cost_us(lease, now) for lease in books.leases.of_job(job.id) if lease.token in books.copies]
         if not running and job.copied_us == 0:
             return True
         return job.copied_us + sum(running) + cost_us <= BACKUP_SHARE * job.run_us
+
+    def _may_cost_us(self, copy: Lease, now: Monotonic) -> float:
+        """A copy may take as long as it has run, as is usual, or as its original has run: counted from its start, not its end."""
+        note = self._books.notes[copy.token]
+        original = None if note.original is None else self._books.leases.get(note.original)
+        since = [x.running_since for x in (copy, original) if x is not None and x.running_since is not None]
+        return max([note.predicted_s or 0.0, *(now - at for at in since)]) * 1e6
 
     def _withdraw(self, lease: Lease, note: LeaseNote, now: Monotonic) -> list[ev.Effect]:
         """A copy is as late as its original: that worker is well, and the fragment long."""

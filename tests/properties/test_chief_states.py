@@ -26,7 +26,7 @@ BOUNDED = settings(
     max_examples=int(os.environ.get("STATE_EXAMPLES", "20")), stateful_step_count=30, deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
-SOON = st.sampled_from([0.001, 0.05, 0.5, 3.0, 31.0])  # seconds; 31 is past the grace
+SOON = st.sampled_from([0.05, 0.5, 3.0, 31.0])  # seconds; 31 is past the grace
 GRACE_S = 30.0
 
 
@@ -37,7 +37,7 @@ class Watched(World):
         super().__init__(np.random.default_rng(3))
         self.granted: list[int] = []
         self.dropping: set[str] = set()  # jobs that start over, while their old results are still on disk
-        self.duplicate_p = 0.1
+        self.duplicate_p = 0.5
 
     def _perform(self, effect: ev.Effect, cause: ev.Event) -> None:
         if isinstance(effect, ev.SendRun):

@@ -88,8 +88,16 @@ def test_uneven_durations_put_nobody_on_probation_and_cost_few_copies(kind: str,
     assert not any(t.kind == "worker-kicked" for t in w.told)
 
 
+@pytest.mark.parametrize(("count", "late", "factor", "workers"), [(200, 30, 10, 64), (300, 40, 6, 80), (100, 20, 12, 40)])
+def test_many_late_fragments_and_many_idle_slots_cost_few_copies_too(count: int, late: int, factor: int, workers: int) -> None:
+    """The first two cost 15 and 23 % before what copies may still take was counted from their start."""
+    durations = np.where(np.arange(count) >= count - late, 0.5 * factor, 0.5)
+    _, _, copied = run(durations, *[(1, 1.0)] * workers, batching="none")
+    assert copied <= 0.05
+
+
 def test_a_fragment_fifty_times_as_long_is_not_chased_round_the_company() -> None:
-    durations = np.full(1000, 0.5)
+    durations = np.full(400, 0.5)
     durations[-1] = 25.0
     w, _, copied = run(durations, (1, 1.0), (1, 1.0), (1, 1.0), (1, 1.0))
     assert w.copies <= 1, "one copy shows that its worker is well"

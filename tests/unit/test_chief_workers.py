@@ -76,6 +76,19 @@ def test_past_the_grace_a_result_is_refused_and_its_worker_told_why() -> None:
     assert [type(e) for e in effects] == [ev.Refuse, ev.SendStale]
 
 
+def test_what_a_worker_held_alone_is_unlocked_when_its_grace_is_over() -> None:
+    w = World(np.random.default_rng(1))
+    worker = w.add_worker("w-a")
+    w.submit("j-1", [100.0] * 3)
+    w.run_for(5.0)
+    w.disconnect(worker, for_s=60.0)
+    w.run_for(25.0)
+    assert len(w.state.leases) >= 1, "nobody else is here: it may still bring its result"
+    w.run_for(10.0)
+    assert not len(w.state.leases)
+    w.run(w.all_over)
+
+
 def test_a_result_of_another_workers_lease_is_refused() -> None:
     w = world(("w-a", 1), ("w-b", 1))
     w.submit("j-1", [5.0])

@@ -1,0 +1,33 @@
+"""A result of before a restart counts only if it belongs to the fragments that split yields now."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from company.chief.digests import range_digest
+from company.chief.engine import Engine
+from company.chief.window import FragmentWindow
+from company.messages import Outcome
+
+SIZES = np.array([3, 3], dtype="<u4")
+
+
+def digest_of(body: bytes) -> bytes:
+    return range_digest(SIZES, [memoryview(body)])
+
+
+@pytest.mark.parametrize(
+    ("first", "digest", "verdict"),
+    [
+        (0, digest_of(b"abcdef"), "same"), (0, digest_of(b"abcxyz"), "differs"), (0, b"", "unverifiable"),
+        (7, digest_of(b"abcdef"), "later"),
+    ],
+)  # fmt: skip
+def test_what_the_worker_was_sent_is_compared_with_what_split_yields_now(first: int, digest: bytes, verdict: str) -> None:
+    window = FragmentWindow()
+    window.add(0, SIZES, memoryview(b"abcdef"))
+    message = Outcome(5, "j-1", first, 2, True, 1, 1, 1, 0, (), digest)
+    assert Engine._check_old(None, SimpleNamespace(window=window), message) == verdict  # type: ignore[arg-type]
