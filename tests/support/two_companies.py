@@ -29,11 +29,11 @@ class TwoCompanies:
         self.lender.start_workers("lent0", slots=lent_slots)
         self.contracts: dict[str, dict[str, Any]] = {}
 
-    def sign(self, processor: str, *, contract: str = "c1", ends_in_s: float = 3600, slots: int = 1, **terms: Any) -> str:
-        """Both sides hold this contract from now on."""
+    def sign(self, processor: str, *, contract: str = "c1", ends_in_s: float = 3600, slots: int = 1, at: str = "both", **terms: Any) -> str:
+        """Both sides hold this contract from now on, or the one that is named."""
         number = contract.encode().hex().ljust(64, "0")
         given = {"processor": processor, "slots": slots, "endpoints": [list(_address(self.borrower.rpc))], **terms}
-        self.contracts[number] = {"id": number, "state": "active", "terms": given, "ends_in_s": ends_in_s}
+        self.contracts[number] = {"id": number, "state": "active", "terms": given, "ends_in_s": ends_in_s, "at": at}
         self._write()
         return number
 
@@ -47,7 +47,11 @@ class TwoCompanies:
         for company, role, other in ((self.borrower, 1, self.lender), (self.lender, 2, self.borrower)):
             name = "borrower" if role == 1 else "lender"
             peer = (home_of(other) / "key").read_text()
-            rows = [row | {"role": role, "peer": peer, "state": row.get(f"state_{name}", row["state"])} for row in self.contracts.values()]
+            rows = [
+                row | {"role": role, "peer": peer, "state": row.get(f"state_{name}", row["state"])}
+                for row in self.contracts.values()
+                if row["at"] in ("both", name)
+            ]
             part = home_of(company) / "contracts.part"
             part.write_text(json.dumps(rows))
             part.rename(home_of(company) / "contracts.json")

@@ -1,0 +1,77 @@
+"""What a borrowed slot does against an own one, and how soon: ``python -m tests.support.secondment_figures [ROUNDS]`` prints JSON.
+
+Two companies of real processes on this machine. Fragments burn 10 ms of CPU each, so that both sides need the machine for themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from company.package import check_package, read_package
+from tests.support.company_processes import MERGE_COUNT, until, write_package
+from tests.support.two_companies import TwoCompanies
+
+FRAGMENTS = 1000
+BURN = """
+    import time
+    def process(fragment):
+        end = time.thread_time() + 0.010
+        while time.thread_time() < end:
+            pass
+        return fragment
+"""
+
+
+def timed(both: TwoCompanies, package: Path, data: Path, where: str) -> float:
+    began = time.monotonic()
+    job = both.borrower.client.submit(package, data, params={"n": FRAGMENTS}, where=where)
+    job.wait(120)
+    assert job.state == "done", job.view
+    return FRAGMENTS / (time.monotonic() - began)
+
+
+def first_result_s(both: TwoCompanies, package: Path, data: Path, name: str, check: str) -> float:
+    """From the moment when both sides hold the contract to the first foreign result on disk."""
+    job = both.borrower.client.submit(package, data, params={"n": 50}, where="any")
+    both.sign(processor_of(package), contract=name, check=check)
+    began = time.monotonic()
+    until(lambda: job.status()["fragments"]["done"] > 0, "a foreign result", timeout_s=30)
+    took_s = time.monotonic() - began
+    job.wait(60)
+    return took_s
+
+
+def processor_of(package: Path) -> str:
+    return check_package(read_package(package).files, default_name="p").processor_digest.hex()
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    found: dict[str, Any] = {"fragments": FRAGMENTS, "rounds": rounds}
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        data = root / "data"
+        data.write_text("x")
+        package = write_package(root / "p", BURN, merge=MERGE_COUNT)
+        for check in ("spot", "none"):
+            with TwoCompanies(root / check) as both:
+                found[f"first_result_s {check}"] = round(first_result_s(both, package, data, "first", check), 2)
+                borrowed = [timed(both, package, data, "any") for _ in range(rounds)]
+                found[f"borrowed {check}"] = [round(x, 1) for x in borrowed]
+        with TwoCompanies(root / "own", own_slots=1) as both:
+            timed(both, package, data, "own")
+            own = [timed(both, package, data, "own") for _ in range(rounds)]
+            found["own"] = [round(x, 1) for x in own]
+        for check in ("spot", "none"):
+            found[f"ratio {check}"] = round(statistics.median(found[f"borrowed {check}"]) / statistics.median(own), 3)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
