@@ -197,6 +197,7 @@ async def _serve_page(chief: Any, options: dict[str, Any], task_status: trio.Tas
     from company.web import web_routes
     from p2p.base.clock import Monotonic
     from p2p.net.http_server import serve_http
+    from p2p.net.tls import also_show_key
 
     address = options.get("http") or "127.0.0.1:8470"
     certificate = None
@@ -207,6 +208,8 @@ async def _serve_page(chief: Any, options: dict[str, Any], task_status: trio.Tas
     known: tuple[str, ...] = (host,)
     if certificate is not None and not is_loopback(host):
         known = (host, socket.gethostname(), *chief.addresses.public_hosts, *certificate.names)
+    if certificate is not None:
+        also_show_key(certificate.context, chief.identity)
     auth = Auth(
         chief, monotonic=lambda: Monotonic(time.monotonic()), csrf_key=csrf_key(chief.home), cookie_id=chief.identity.public.hex(),
         hosts=("localhost", "127.0.0.1", "::1", *(h for h in known if h not in ANY_HOST), *options.get("allow_host", ())),
@@ -312,7 +315,7 @@ def run_worker(options: Mapping[str, Any]) -> int:
     settings = WorkerOptions(
         home=Home.locate(Path(options["home"]) if options.get("home") else None), name=options["name"], token=options.get("token"),
         via=options.get("via"), slots=own_slots(options.get("slots", "auto")), transport=options.get("transport", "rpc"),
-        chief_http=options.get("chief_http"),
+        chief_http=options.get("chief_http"), http=options.get("http"), http_public=options.get("http_public"),
         allow_requirements=bool(options.get("allow_requirements")), require_client_signature=bool(options.get("require_client_signature")),
         sandbox_allow_none=options.get("sandbox") == "none" and bool(options.get("i_understand")), on_ready=_printer(options),
     )  # fmt: skip

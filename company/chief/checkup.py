@@ -51,7 +51,7 @@ async def checkup(
 ) -> list[dict[str, Any]]:
     """Every finding about a chief's machine and the workers it knows. ``release``: the chief's own version of company-compute."""
     found = [await isolation(sandbox), limits(sandbox), disk(home.root), file_system(home.root), ports(addresses), bytecode()]
-    return [*found, *pythons(workers), *releases(workers, release), *clocks(workers)]
+    return [*found, *pythons(workers), *releases(workers, release), *clocks(workers), *unreachable(workers)]
 
 
 async def local_checkup(home: Home) -> list[dict[str, Any]]:
@@ -245,6 +245,12 @@ def clocks(workers: Sequence[views.WorkerView]) -> list[dict[str, Any]]:
     told = sum(w.clock_skew_s is not None for w in workers)
     text = f"It is {time.strftime('%H:%M:%S %Z')} here; of {told} workers that said theirs none differs by more than {SKEW_WARN_S} s."
     return found or [finding("clock", "ok", text)]
+
+
+def unreachable(workers: Sequence[views.WorkerView]) -> list[dict[str, Any]]:
+    """Workers with an address of their own that the chief could not call just now."""
+    found = [w.reason for w in workers if w.reason is not None and w.reason.code == "worker-unreachable"]
+    return [finding("worker-address", "warn", reason.text, reason.actions[0]["label"] if reason.actions else "") for reason in found]
 
 
 def _counted(workers: Sequence[views.WorkerView]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from company import views
@@ -12,17 +12,24 @@ from company.chief.engine import Engine
 from company.chief.facade import Invalid, Principal
 from company.chief.gate import Gate, machine_of, spec_of
 from company.chief.job_views import reason_view
+from company.chief.rest_calls import MEND_ADDRESS
 from company.chief.sessions import Sessions
 from company.chief.store.workers import WorkerRow
 from p2p.base.errors import Action, Reason
 
+NOBODY_WORKS = ("no-workers", "worker-away", "worker-offline")  # reasons that a worker whom the chief cannot call may be behind
+MAX_TOLD = 5
 STORED_STATE = {"pause": "paused", "resume": "active", "release": "active", "drain": "active", "quarantine": "quarantined"}
 
 
 class Fleet:
     """Views and changes of workers."""
 
-    def __init__(self, *, gate: Gate, engine: Engine, sessions: Sessions, on_change: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, *, gate: Gate, engine: Engine, sessions: Sessions, on_change: Callable[[str, str], None],
+        troubles: Callable[[], Mapping[str, str]],
+    ) -> None:  # fmt: skip
+        self._troubles = troubles  # why the chief cannot call workers, by their ids
         self._gate = gate
         self._engine = engine
         self._sessions = sessions
@@ -48,6 +55,13 @@ class Fleet:
         self._engine.post(ev.WorkerChanged(worker=row.id, action=action))
         self._on_change("worker", row.id)
         return self.worker(row.id)
+
+    def and_unreachable(self, reasons: list[views.ReasonView]) -> list[views.ReasonView]:
+        """Why a job waits, and behind it which workers the chief cannot call, where that may be why nobody works."""
+        if not any(reason.code in NOBODY_WORKS for reason in reasons):
+            return reasons
+        deaf = [w.reason for w in self.list_workers() if w.reason is not None and w.reason.code == "worker-unreachable"]
+        return [*reasons, *deaf[:MAX_TOLD]]
 
     def counts(self) -> dict[str, int]:
         """Workers by state."""
@@ -88,9 +102,13 @@ class Fleet:
             return "quarantined", Reason(
                 "quarantined", "It gets no work until it is released.", {}, (Action("release", f"company worker release {row.id}"),)
             )
+        trouble = self._troubles().get(row.id)
+        deaf = (
+            Reason("worker-unreachable", f"The chief cannot call {row.name} at {trouble}", {}, (Action(MEND_ADDRESS),)) if trouble else None
+        )
         if live is None or not live.connected:
             since = {"last_seen": row.last_seen}
-            return "offline", Reason(
+            return "offline", deaf or Reason(
                 "offline",
                 "No channel is open; it resumes by itself when it can.",
                 since,
@@ -101,5 +119,5 @@ class Fleet:
         if live.draining:
             return "draining", Reason("draining", "It finishes what it holds, then leaves.")
         if busy:
-            return "busy", None
-        return "idle", Reason("idle", "No fragment waits for it.")
+            return "busy", deaf
+        return "idle", deaf or Reason("idle", "No fragment waits for it.")

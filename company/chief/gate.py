@@ -195,15 +195,20 @@ class Gate:
         worker = await self.admit(machine, key, address, via=message.via, transport="rpc", token=row.id)
         return m.Joined(worker, company_id_text(self._identity.public), HEARTBEAT_MS, int(time.time()))
 
+    def check_worker_token(self, token_text: str) -> TokenRow:
+        """The row of a token that lets a worker join now. Raises `Refused` with a code for each fault."""
+        row = self._check_token(self._parse_untrusted(token_text))
+        if row.role != "worker":
+            text = f"This is a token for a {row.role}, not for a worker."
+            raise Refused("token-wrong-role", text, hint="company token create --role worker")
+        return row
+
     async def join_by_rest(self, token_text: str, machine: m.Machine, address: str) -> tuple[str, str]:
         """Admit a worker that has no channel by its token; returns (worker id, bearer). Raises `Refused` with a code for each fault.
 
         No key is proved over REST, so none is taken down: a claimed one could be another worker's. The bearer is what proves who it is.
         """
-        row = self._check_token(self._parse_untrusted(token_text))
-        if row.role != "worker":
-            text = f"This is a token for a {row.role}, not for a worker."
-            raise Refused("token-wrong-role", text, hint="company token create --role worker")
+        row = self.check_worker_token(token_text)
         try:
             worker = await self.admit(machine, secrets.token_bytes(32), address, via=None, transport="rest", token=row.id)
         except PeerError as error:

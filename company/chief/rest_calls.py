@@ -17,12 +17,13 @@ import trio
 from company import messages as m
 from company.chief import events as ev
 from company.chief.engine import Engine
-from company.chief.rest_join import Held, held_untrusted
+from company.chief.facade import Refused
+from company.chief.rest_join import Held, JoinAsked, held_untrusted
 from company.chief.rest_outbox import Outbox, Said
 from company.chief.sessions import Processors, Session
 from p2p.base.errors import ParallelError, PeerError, Reason, Unavailable
 from p2p.base.frames import encode_frame_of
-from p2p.net.http_client import HttpClient, HttpReply
+from p2p.net.http_client import HttpClient, HttpReply, open_http_client
 
 PING_BUSY_S = 2.0  # while it holds leases
 PING_IDLE_S = 15.0
@@ -35,18 +36,24 @@ SEEK_S = (0.5, 2.0, 5.0, 10.0, 30.0, 60.0)  # pauses between looks for one that 
 SEEK_FOR_S = 3600.0
 MAX_ANSWER_BYTES = 512 << 10
 MAX_DELIVERED = 8192
+MAX_ANSWERED = 256  # frames remembered, to tell a repeated one
+MAX_KEPT_ANSWERS = 8  # of these, how many with what was answered
+MAX_LOOKED_AT = 200
+MEND_ADDRESS = "open its port there, or name another address with --http-public; --transport rpc needs no address, for it calls out only"
 BYTES = "application/octet-stream"
 _log = logging.getLogger("company.chief.rest")
 
 
 @dataclass(slots=True, eq=False)
 class RestWorker:
-    """One worker that speaks REST. ``address``: where it is called; nil: it asks for work itself."""
+    """One worker that speaks REST. ``address``: where it is called; nil: it asks for work itself. ``key``: what it shows there over TLS."""
 
     id: str
     address: str | None
     callback: str
     machine: m.Machine
+    key: bytes | None = None
+    trouble: str = ""  # why the last call of it failed
     outbox: Outbox = field(default_factory=Outbox)
     session: Session | None = None
     heard_at: float = 0.0
@@ -73,6 +80,20 @@ class RestWorker:
         if len(self.delivered) > MAX_DELIVERED:
             self.delivered = set(sorted(self.delivered)[-MAX_DELIVERED // 2 :])  # tokens only grow: the oldest are long over
         self.delivered.update(s.token for s in said if s.token is not None)
+
+    def remember(self, digests: Sequence[bytes], said: Sequence[Said]) -> None:
+        """Frames with these digests were dealt with; when one comes again its answer was lost."""
+        kept = [s.without_run() for s in said]
+        for digest in digests:
+            self.answered[digest] = kept
+            self.answered.move_to_end(digest)
+            self.recent.append(digest)
+        while len(self.recent) > MAX_KEPT_ANSWERS:
+            old = self.recent.popleft()
+            if old in self.answered and old not in self.recent:
+                self.answered[old] = ()
+        while len(self.answered) > MAX_ANSWERED:
+            self.answered.popitem(last=False)
 
 
 class RestCalls:
@@ -178,10 +199,40 @@ class RestCalls:
 
     async def _post(self, client: HttpClient, worker: RestWorker, path: str, body: bytes) -> HttpReply:
         headers = {"Authorization": f"Bearer {worker.callback}", "Content-Type": BYTES}
-        return await client.request(
-            "POST", f"{worker.address}{path}", headers=headers, body=body, timeout_s=CALL_TIMEOUT_S if body else PING_TIMEOUT_S,
-            max_bytes=MAX_ANSWER_BYTES,
-        )  # fmt: skip
+        try:
+            reply = await client.request(
+                "POST", f"{worker.address}{path}", headers=headers, body=body, timeout_s=CALL_TIMEOUT_S if body else PING_TIMEOUT_S,
+                max_bytes=MAX_ANSWER_BYTES, pin_key=worker.key,
+            )  # fmt: skip
+        except ParallelError as error:
+            worker.trouble = error.text
+            raise
+        worker.trouble = "" if reply.status in (200, 204) else f"it answers {reply.status}"
+        return reply
+
+    async def probe(self, client: HttpClient, worker: RestWorker) -> str:
+        """Why the chief cannot call it; nothing when it can, also where it is only starting."""
+        try:
+            reply = await self._post(client, worker, "/activate/data-fragment", b"")
+        except ParallelError:
+            return worker.trouble
+        return "" if reply.status in (200, 204, 503) else worker.trouble
+
+    async def check_address(self, asked: JoinAsked) -> None:
+        """Call a newcomer before its token is used up: somebody is there to mend what is wrong. Raises `Refused`."""
+        if asked.address is None:
+            return
+        async with open_http_client() as client:
+            trouble = await self.probe(client, RestWorker("", asked.address, asked.callback, asked.machine, asked.key))
+        if trouble:
+            text = f"The chief cannot call this worker at {asked.address}: {trouble}"
+            raise Refused("worker-unreachable", text, hint=MEND_ADDRESS, address=asked.address)
+
+    async def look(self, workers: Sequence[RestWorker]) -> None:
+        """Call each once, all at the same time."""
+        async with open_http_client() as client, trio.open_nursery() as nursery:
+            for worker in workers[:MAX_LOOKED_AT]:
+                nursery.start_soon(self.probe, client, worker)
 
     async def _seek(self, client: HttpClient, worker: RestWorker) -> bool:
         """Ask ever more rarely whether it is there again; True as soon as it is here, by its answer or its own call."""

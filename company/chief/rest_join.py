@@ -5,7 +5,6 @@ The chief calls no other address than the one named here, follows no redirect, a
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from dataclasses import dataclass, replace
@@ -15,7 +14,9 @@ from urllib.parse import urlsplit
 from company import messages as m
 from company.chief.facade import Invalid
 from p2p.base.errors import MalformedMessage
+from p2p.net.addresses import is_loopback, join_address
 
+_KEY = re.compile(r"[0-9a-fA-F]{64}")
 _SECRET = re.compile(r"[0-9a-f]{64}")
 MAX_TEXT = 4096
 Held = tuple[tuple[int, str, int, int], ...]  # token, job, first, count
@@ -23,7 +24,10 @@ Held = tuple[tuple[int, str, int, int], ...]  # token, job, first, count
 
 @dataclass(frozen=True, slots=True)
 class JoinAsked:
-    """A checked join. ``token``: of a new worker; ``worker``, ``bearer``: of a known one; ``address``: nil when it asks for work itself."""
+    """A checked join. ``token``: of a new worker; ``worker``, ``bearer``: of a known one; ``address``: nil when it asks for work itself.
+
+    ``key``: what an https address must show; nil where authorities vouch for it.
+    """
 
     token: str | None
     worker: str | None
@@ -31,6 +35,7 @@ class JoinAsked:
     address: str | None
     callback: str
     machine: m.Machine
+    key: bytes | None = None
 
 
 def join_untrusted(body: dict[str, Any], remote: str) -> JoinAsked:
@@ -44,6 +49,11 @@ def join_untrusted(body: dict[str, Any], remote: str) -> JoinAsked:
     callback = _text_or_nil(body, "callback") or ""
     if address is not None and not _SECRET.fullmatch(callback):
         raise _invalid("callback", "callback must be 64 hex digits: a secret that the chief shows when it calls the worker.")
+    key = None
+    if address is not None and address.startswith("https:") and (said := _text_or_nil(body, "key")) is not None:
+        if not _KEY.fullmatch(said):
+            raise _invalid("key", "key must be 64 hex digits: the Ed25519 key that the worker's address shows.")
+        key = bytes.fromhex(said)
     array = body.get("machine")
     try:
         machine = m.Machine.parse_untrusted(array if isinstance(array, list) else [])
@@ -52,7 +62,7 @@ def join_untrusted(body: dict[str, Any], remote: str) -> JoinAsked:
         )
     except MalformedMessage as error:
         raise _invalid("machine", f"machine must be the array of Machine: {error.text}") from None
-    return JoinAsked(token, worker, bearer, address, callback, machine)
+    return JoinAsked(token, worker, bearer, address, callback, machine, key)
 
 
 def held_untrusted(body: bytes) -> Held | None:
@@ -82,19 +92,14 @@ def checked_address(text: str, remote: str) -> str:
         raise _invalid("http", f"{text[:80]!r} is not an address like http://127.0.0.1:8471")
     if parts.query or parts.fragment or len(text) > 200:
         raise _invalid("http", "http must be scheme, host and port, nothing else")
-    here = _is_loopback(host)
-    if here and not _is_loopback(remote):
+    here = is_loopback(host)
+    if here and not is_loopback(remote):
         raise _invalid("http", f"{host} is this machine for the chief, not {remote}; name an address that the chief can reach, or none")
     if parts.scheme == "http" and not here:
-        raise _invalid("http", f"{text[:80]} is another machine and not encrypted; use https, or name no address and ask for work")
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return host == "localhost"
+        raise _invalid(
+            "http", f"{text[:80]} is another machine and not encrypted; use https and say its key, or name no address and ask for work"
+        )
+    return f"{parts.scheme}://{join_address(host, port)}"
 
 
 def _text_or_nil(body: dict[str, Any], name: str) -> str | None:

@@ -39,8 +39,6 @@ from p2p.base.schema import Message, parse_any_untrusted
 from p2p.net.http_client import open_http_client
 
 COMMIT_DEADLINE_S = 30.0
-MAX_ANSWERED = 256  # frames remembered, to tell a repeated one
-MAX_KEPT_ANSWERS = 8  # of these, how many with what was answered
 REPEAT_AFTER_S = 10.0  # a batch given in answer to a question, of which nothing was heard, is given again
 FROM_WORKER = (m.Resume, m.Outcome, m.Failed, m.Recalled, m.JobBlocked, m.SlotState, m.Status, m.Artifact, m.Bye)
 _log = logging.getLogger("company.chief.rest")
@@ -85,8 +83,8 @@ class RestWorkers:
                 continue
             kept = await self._store.read(partial(meta.get, key=_key(row.id)))
             if kept is not None:
-                address, callback = msgpack.unpackb(kept)
-                worker = RestWorker(row.id, address, callback, machine, is_of_before=True)
+                address, callback, *key = msgpack.unpackb(kept)  # the key came later than the rest
+                worker = RestWorker(row.id, address, callback, machine, key[0] if key else None, is_of_before=True)
                 self._know(worker)
                 self._serve(worker)
 
@@ -117,20 +115,30 @@ class RestWorkers:
         asked = join_untrusted(body, remote)
         place = asked.address or remote
         if asked.token is not None:
+            self._gate.check_worker_token(asked.token)  # first: a stranger must not have the chief call anybody
+            await self._calls.check_address(asked)
             worker, bearer = await self._gate.join_by_rest(asked.token, asked.machine, place)
         else:
             worker, bearer = asked.worker or "", asked.bearer or ""
             by = await self._gate.authenticate(bearer)
             if by.role != "worker" or by.id != worker:
                 raise Refused("worker-unknown", "This is not the token of that worker.", hint="join with a new token")
-        kept: bytes = msgpack.packb([asked.address, asked.callback])
+        kept: bytes = msgpack.packb([asked.address, asked.callback, asked.key])
         await self._store.write(lambda conn: meta.put(conn, _key(worker), kept))
-        entry = RestWorker(worker, asked.address, asked.callback, asked.machine)
+        entry = RestWorker(worker, asked.address, asked.callback, asked.machine, asked.key)
         self._know(entry)
         async with entry.lock:
             await self._enter(entry, ())
         self._serve(entry)
         return {"worker": worker, "token": bearer, "supervisor": self._supervisor}
+
+    def troubles(self) -> dict[str, str]:
+        """Why workers cannot be called, by their ids."""
+        return {worker.id: f"{worker.address}: {worker.trouble}" for worker in self._known.values() if worker.trouble and worker.address}
+
+    async def look(self) -> None:
+        """Call every worker that has an address, so that `troubles` is of now."""
+        await self._calls.look([w for w in self._known.values() if w.address is not None and not w.is_over])
 
     async def _enter(self, worker: RestWorker, held: Held) -> None:
         """Open its session. Raises `Refused` when it is no worker any more."""
@@ -217,12 +225,12 @@ class RestWorkers:
                 await self._leave(entry)
                 return None
             if taken.is_stale:
-                _remember(entry, taken.fresh, [])
+                entry.remember(taken.fresh, [])
                 raise Conflict("stale-lease", "This lease is over: the work was done elsewhere, or dropped.")
             if not entry.is_here:
                 raise Unavailable("worker-left", "This worker's session ended while its results were written; send them again.")
             said = await self._next(entry, taken.again, wait_s)
-            _remember(entry, taken.fresh, said)
+            entry.remember(taken.fresh, said)
             return _body(said)
         finally:
             entry.calls_open -= 1
@@ -358,21 +366,6 @@ async def _all_set(events: list[trio.Event]) -> None:
             await event.wait()
         return
     raise Unavailable("storage-busy", "The results are not on disk yet; send them again.")
-
-
-def _remember(entry: RestWorker, digests: list[bytes], said: list[Said]) -> None:
-    """These frames were dealt with; when one comes again its answer was lost."""
-    kept = [s.without_run() for s in said]
-    for digest in digests:
-        entry.answered[digest] = kept
-        entry.answered.move_to_end(digest)
-        entry.recent.append(digest)
-    while len(entry.recent) > MAX_KEPT_ANSWERS:
-        old = entry.recent.popleft()
-        if old in entry.answered and old not in entry.recent:
-            entry.answered[old] = ()
-    while len(entry.answered) > MAX_ANSWERED:
-        entry.answered.popitem(last=False)
 
 
 def _digest(frame: Frame) -> bytes:

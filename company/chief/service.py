@@ -220,7 +220,7 @@ class ChiefService:
         if ref.startswith("w-"):
             view = self.fleet.worker(ref)
             return [view.reason] if view.reason is not None else [views.ReasonView(code=view.state, text=f"{view.name} is {view.state}.")]
-        return self.desk.explain(ref.partition("/")[0])
+        return self.fleet.and_unreachable(self.desk.explain(ref.partition("/")[0]))
 
     async def change_job(self, ref: str, action: str, args: dict[str, Any], *, by: Principal) -> views.JobView:
         return await self.desk.change_job(ref, action, args, by=by)
@@ -270,6 +270,7 @@ class ChiefService:
 
     # ---- the rest ---------------------------------------------------------------------------------------------------------
     async def doctor(self) -> list[dict[str, Any]]:
+        await self.rest.look()
         workers = self.fleet.list_workers()
         here = await checkup(home=self.home, sandbox=self.sandbox, addresses=self.addresses, workers=workers, release=software_version())
         return [*here, *network_findings(self.network.status())]
@@ -391,7 +392,7 @@ async def _build(
     return ChiefService(
         home=home, name=name, identity=identity, store=store, sandbox=sandbox, engine=engine, committer=committer, desk=desk,
         files=JobFiles(home=tree, store=store, engine=engine, desk=desk, committer=committer), library=library, gate=gate,
-        fleet=Fleet(gate=gate, engine=engine, sessions=sessions, on_change=feed.put), sessions=sessions,
+        fleet=Fleet(gate=gate, engine=engine, sessions=sessions, on_change=feed.put, troubles=rest.troubles), sessions=sessions,
         rest=rest, usage=keeper, requirements=wheels, feed=feed, addresses=addresses,
         calls=CallDesk(home=tree, store=store, engine=engine, desk=desk),
         network=NetworkOff(company_id_text(identity.public)),

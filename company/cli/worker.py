@@ -31,7 +31,15 @@ def worker() -> None:
 @click.option("--slots", type=SLOTS, default="auto", metavar="N|auto", help="How many fragments at a time; auto: one per core.")
 @click.option("--name", help="The worker's name (else the machine's).")
 @click.option("--transport", type=click.Choice(["rpc", "rest"]), default="rpc", help="rest: by the REST calls alone.")
-@click.option("--chief-http", metavar="URL", help="With rest: where the chief's page is (else the token's host, port 8470).")
+@click.option(
+    "--chief-http", metavar="URL", help="With rest: where the chief's page is (else the token's host, port 8470). Over https it must show "
+    "the token's key; a server in front of it: URL#sha256:FINGERPRINT, or URL#ca.",
+)  # fmt: skip
+@click.option(
+    "--http", metavar="HOST:PORT", help="Where this worker's own HTTP listens: TLS with its key beyond loopback. With rest always, "
+    "127.0.0.1:0 if nothing is said.",
+)  # fmt: skip
+@click.option("--http-public", metavar="HOST:PORT", help="What others are told to call in its place, where that is another address.")
 @click.option("--allow-requirements", is_flag=True, help="Accept wheels that packages ask for.")
 @click.option("--require-client-signature", is_flag=True, help="Run only what a client has signed itself.")
 @click.option("--sandbox", type=click.Choice(SANDBOXES), default="auto", help="How modules are confined.")
@@ -50,6 +58,7 @@ def join(
     if token and token_file:
         raise click.UsageError("give TOKEN or --token-file, not both")
     check_sandbox(options["sandbox"], understood=options["i_understand"])
+    check_door(options)
     if slots == 0:
         raise click.UsageError("a worker needs at least one slot")
     if install_service and foreground:
@@ -70,6 +79,16 @@ def join(
 
     result = run_worker({"home": str(session.home), "json": session.as_json, "token": token, "name": called, "slots": slots, **options})
     return result if isinstance(result, int) else None
+
+
+def check_door(options: dict[str, Any]) -> None:
+    """Refuse an address in clear for other machines before anything is started or installed. Raises `UsageError`, `ConfigurationError`."""
+    if options["http_public"] and not options["http"]:
+        raise click.UsageError("--http-public says how --http is reached from elsewhere; say --http HOST:PORT too")
+    if options["http"]:
+        from company.worker.door import door_of
+
+        door_of(options["http"], options["http_public"])
 
 
 def default_name(host: str) -> str:
@@ -97,7 +116,7 @@ def _install(session: Session, folder: Path, name: str, token: str | None, slots
     if token is not None:
         write_private(make_private(folder) / "join-token", token.encode() + b"\n")
         arguments += ["--token-file", str(folder / "join-token")]
-    for option in ("via", "chief_http"):
+    for option in ("via", "chief_http", "http", "http_public"):
         if options[option]:
             arguments += [f"--{option.replace('_', '-')}", str(options[option])]
     flags = ("allow_requirements", "require_client_signature", "i_understand")

@@ -31,6 +31,7 @@ class ApiPort(Protocol):
     """What the handlers ask of the worker around them."""
 
     async def on_message(self, message: Message, frame: Frame) -> None: ...
+    def is_started(self) -> bool: ...
     def health(self) -> dict[str, Any]: ...
     def held(self) -> tuple[m.Held, ...]: ...
 
@@ -68,6 +69,8 @@ def worker_routes(port: ApiPort, processors: Callable[[], Processors | None], ca
         for message, _ in messages:
             if not isinstance(message, FROM_CHIEF):
                 return problem(400, "malformed-message", f"{type(message).__name__} has no place here")
+        if messages and not port.is_started():
+            return problem(503, "starting", "this worker is starting")
         for message, frame in messages:
             if not isinstance(message, m.Ping):
                 await port.on_message(message, frame)

@@ -30,8 +30,8 @@ class WorkerOptions:
     require_client_signature: bool = False
     sandbox_allow_none: bool = False
     chief_http: str | None = None  # transport rest: the chief's URL; nil: the token's first host, port 8470
-    http: str = "127.0.0.1:0"
-    http_public: str | None = None  # what the chief is told to call, when that differs from ``http``
+    http: str | None = None  # where its own HTTP listens; nil: on loopback for transport rest, nowhere for rpc
+    http_public: str | None = None  # what others are told to call, when that differs from ``http``
     rpc: str = "0.0.0.0:0"  # "" or "off": relay for nobody
     memory_bytes: int = 0  # 0: what the machine has
     drain_s: float = 30.0  # how long a stopping worker lets running batches finish

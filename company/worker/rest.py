@@ -11,7 +11,10 @@ params are values of `p2p.base.codec`. An independent worker needs no more than 
    ``{"token": TEXT, "name": TEXT, "slots": N, "http": "http://host:port", "callback": HEX64, "key": HEX64, "machine": [Machine array]}``;
    ``callback`` is a secret of the worker's choice, which the chief shows in ``Authorization: Bearer`` when it calls the worker. Who has
    joined before sends ``"worker": ID, "bearer": TEXT`` in place of ``token``. Answer 201 ``{"worker": ID, "token": BEARER,
-   "supervisor": ID}``; every call below carries ``Authorization: Bearer BEARER``.
+   "supervisor": ID}``; every call below carries ``Authorization: Bearer BEARER``. A newcomer's address is called before it is admitted.
+   Beyond loopback both directions are TLS 1.3. The worker's address is then https and its certificate, self-signed, holds the Ed25519
+   ``key`` (certificates may change, the key counts; without a ``key`` an authority must vouch). A chief on TLS shows the key that stands
+   in the join token to who asks for the server name ``key.company.invalid``; the worker compares it before it sends anything.
 2. The chief sends ``POST {worker}/processor``: a ProcessorIs frame, item 0 the archive. The worker verifies it (SHA-256 digest of the file
    list, signature; `company.package`) and answers 200, 204 if it had it, 403 if it refuses. A worker that lacks one may also
    ``GET {chief}/processor/{hex digest}``, which answers the same frame.
@@ -53,6 +56,7 @@ import trio
 from company import messages as m
 from company.worker.batch import Batch
 from company.worker.blob_sink import MAX_HEAD_BYTES, BlobSink
+from company.worker.chief_page import ChiefPage
 from company.worker.link import Refusal
 from company.worker.results import HeldResults, Part
 from company.worker.retry import wait_before_attempt_s
@@ -84,10 +88,10 @@ class RestLink:
     """Calls the chief; the other direction is `company.worker.api`."""
 
     def __init__(
-        self, client: HttpClient, *, chief: str, worker: str, bearer: str, results: HeldResults, port: RestPort, rng: Random
+        self, client: HttpClient, *, chief: ChiefPage, worker: str, bearer: str, results: HeldResults, port: RestPort, rng: Random
     ) -> None:
         self._client = client
-        self._chief = chief.rstrip("/")
+        self._chief = chief
         self._headers = {"Authorization": f"Bearer {bearer}"}
         self._worker = worker
         self._results = results
@@ -243,8 +247,9 @@ class RestLink:
         if body is not None:
             headers["Content-Type"] = "application/octet-stream"
         reply = await self._client.request(
-            method, self._chief + path, headers=headers, body=body, timeout_s=CALL_TIMEOUT_S, max_bytes=max_bytes, sink=sink
-        )
+            method, self._chief.url + path, headers=headers, body=body, timeout_s=CALL_TIMEOUT_S, max_bytes=max_bytes, sink=sink,
+            pin_key=self._chief.key, pin_sha256=self._chief.sha256,
+        )  # fmt: skip
         if reply.status in (401, 403):
             raise Refusal(problem_code(reply) or "worker-unknown", "the chief does not accept this worker's token any more")
         if reply.status >= 500 or reply.status in (408, 429):
@@ -252,13 +257,22 @@ class RestLink:
         return reply
 
 
-async def join_by_rest(client: HttpClient, chief: str, body: dict[str, Any]) -> dict[str, str]:
+async def join_by_rest(client: HttpClient, chief: ChiefPage, body: dict[str, Any]) -> dict[str, str]:
     """The first call. Returns the answer. Raises `Refusal`, `Unavailable`, `PeerError`."""
-    reply = await client.request(
-        "POST", chief.rstrip("/") + "/api/v1/workers/join", headers={"Content-Type": "application/json"}, body=json.dumps(body).encode()
-    )
+    try:
+        reply = await client.request(
+            "POST", f"{chief.url}/api/v1/workers/join", headers={"Content-Type": "application/json"}, body=json.dumps(body).encode(),
+            pin_key=chief.key, pin_sha256=chief.sha256,
+        )  # fmt: skip
+    except PeerError as error:
+        if error.code == "wrong-key" and chief.key is not None:
+            error.hint = (
+                "does another server end TLS in front of the chief? --chief-http URL#sha256:FINGERPRINT of its certificate, or URL#ca"
+            )
+        raise
     if 400 <= reply.status < 500 and reply.status != 429:
-        raise Refusal(problem_code(reply) or f"http-{reply.status}", problem_text(reply) or f"the chief answered {reply.status}")
+        text = problem_text(reply) or f"the chief answered {reply.status}"
+        raise Refusal(problem_code(reply) or f"http-{reply.status}", text, hint=_problem_field(reply, "hint"))
     if reply.status not in OK:
         raise Unavailable("chief-error", f"the chief answered {reply.status}")
     try:

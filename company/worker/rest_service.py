@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import secrets
 from collections.abc import AsyncIterator
@@ -10,7 +9,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import trio
 
@@ -18,15 +16,16 @@ from company import messages as m
 from company.paths import WorkerHome
 from company.tokens import JoinToken, encode_token
 from company.worker.api import worker_routes
+from company.worker.chief_page import ChiefPage, chief_page, default_page
+from company.worker.door import door_of
 from company.worker.joining import PATIENCE_S
 from company.worker.options import Membership, WorkerOptions, load_membership, save_membership
 from company.worker.rest import RestLink, join_by_rest
 from company.worker.retry import wait_before_attempt_s
-from p2p.base.errors import ParallelError, Unavailable, UsageError
+from p2p.base.errors import ParallelError, PeerError, Unavailable, UsageError
 from p2p.base.frames import Frame
 from p2p.base.keys import Identity
 from p2p.base.schema import Message
-from p2p.net.addresses import split_address
 from p2p.net.http_client import HttpClient, open_http_client
 from p2p.net.http_server import serve_http
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from company.worker.service import Worker
 
 log = logging.getLogger(__name__)
-CHIEF_HTTP_PORT = 8470
 
 
 class Inbound:
@@ -73,6 +71,9 @@ class Inbound:
     def is_away(self, is_away: bool) -> None:
         self._worker.is_away(is_away)
 
+    def is_started(self) -> bool:
+        return self._worker.is_started()
+
     def health(self) -> dict[str, object]:
         return self._worker.health()
 
@@ -98,20 +99,24 @@ async def open_rest(
     if known is None and token is None:
         raise UsageError("not-joined", f"worker {options.name} has joined no company", hint="company worker join TOKEN --transport rest")
     callback = known.extra["callback"] if known is not None else secrets.token_hex(32)
-    chief = options.chief_http or (known.extra["chief"] if known is not None else default_chief(token))
-    check_chief_url(chief)
+    if known is not None:
+        said, chief_key = options.chief_http or known.extra["chief"], known.chief_key
+    else:
+        assert token is not None
+        said, chief_key = options.chief_http or default_page(token), token.chief_key
+    chief = chief_page(said, chief_key)
+    door = door_of(options.http or "127.0.0.1:0", options.http_public)
     async with open_http_client() as client, trio.open_nursery() as nursery:
         inbound = Inbound(worker, nursery)
-        host, _, port = options.http.rpartition(":")
         routes = worker_routes(inbound, lambda: worker.processors, callback)
-        bound = await nursery.start(partial(serve_http, routes, host=host.strip("[]"), port=int(port)))
-        worker.http_address = options.http_public or f"http://{bound}"
+        bound = await nursery.start(partial(serve_http, routes, host=door.host, port=door.port, ssl_context=door.context(identity)))
+        worker.http_address = door.address(bound, chief.host)
         body = {
             "name": options.name, "slots": options.slots, "http": worker.http_address, "callback": callback,
             "key": identity.public.hex(), "machine": worker.machine().as_array(),
         }  # fmt: skip
         membership = await _enter(client, chief, body, known, token, rng)
-        membership.extra.update(chief=chief, callback=callback)
+        membership.extra.update(chief=said, callback=callback)
         save_membership(home.root, membership)
         link = ReadyLink(
             client, chief=chief, worker=membership.worker, bearer=membership.extra["bearer"], results=worker.results, port=inbound, rng=rng
@@ -123,7 +128,7 @@ async def open_rest(
 
 
 async def _enter(
-    client: HttpClient, chief: str, body: dict[str, object], known: Membership | None, token: JoinToken | None, rng: Random
+    client: HttpClient, chief: ChiefPage, body: dict[str, object], known: Membership | None, token: JoinToken | None, rng: Random
 ) -> Membership:
     """Join, or say where we are now. An old member waits for its chief for ever, a new one a minute."""
     if known is not None:
@@ -137,7 +142,9 @@ async def _enter(
         try:
             answer = await join_by_rest(client, chief, body)
             break
-        except Unavailable as error:
+        except (Unavailable, PeerError) as error:
+            if known is None and isinstance(error, PeerError):
+                raise
             log.log(logging.INFO if attempt == 1 else logging.DEBUG, "chief away: %s", error.text)
             if trio.current_time() > deadline:
                 raise
@@ -147,28 +154,3 @@ async def _enter(
         chief_key=key, addresses=known.addresses if known is not None else token.addresses if token is not None else (),
         worker=answer["worker"], supervisor=answer["supervisor"], transport="rest", extra={"bearer": answer["token"]},
     )  # fmt: skip
-
-
-def default_chief(token: JoinToken | None) -> str:
-    """The chief's page where nobody says otherwise: the token's first host."""
-    if token is None:
-        raise UsageError("chief-unknown", "say where the chief's HTTP is")
-    host, _ = split_address(token.addresses[0])
-    return f"http://{f'[{host}]' if ':' in host else host}:{CHIEF_HTTP_PORT}"
-
-
-def check_chief_url(url: str) -> None:
-    """Refuse to send secrets in clear to another machine. Raises `UsageError`."""
-    parts = urlsplit(url)
-    if parts.scheme == "https":
-        return
-    host = parts.hostname or ""
-    try:
-        is_local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_local = host == "localhost"
-    if parts.scheme != "http" or not is_local:
-        raise UsageError(
-            "chief-not-encrypted", f"{url} is not https, and not this machine: the worker's secrets would travel in clear",
-            hint="start the chief with --tls, or use --transport rpc",
-        )  # fmt: skip

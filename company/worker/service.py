@@ -263,8 +263,11 @@ class Worker:
         )  # fmt: skip
 
     def held(self) -> tuple[m.Held, ...]:
-        assert self._core is not None
-        return self._core.machine.held()
+        return self._core.machine.held() if self._core is not None else ()
+
+    def is_started(self) -> bool:
+        """Whether work can be taken."""
+        return self._core is not None
 
     def worker_id(self) -> str:
         assert self._membership is not None
@@ -315,7 +318,7 @@ class Worker:
 
     def health(self) -> dict[str, Any]:
         """What /health shows."""
-        held = self.held() if self._core is not None else ()
+        held = self.held()
         busy = sum(1 for lease in held if lease[4] == "running")
         return {"name": self._options.name, "slots": self._options.slots, "busy": busy, "held": len(held), "ready": self._is_ready}
 

@@ -1,5 +1,7 @@
 """``host:port`` as text and as a pair (pure)."""
 
+import ipaddress
+
 from p2p.base.errors import UsageError
 
 
@@ -15,3 +17,11 @@ def split_address(address: str) -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """(host, port) as one text; brackets round IPv6."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, without port and brackets, is this machine by its very name; other names may lead anywhere."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -17,7 +17,7 @@ from trio_asyncio import aio_as_trio
 
 from p2p.base.errors import PeerError, Unavailable
 from p2p.net.asyncio_bridge import open_bridge
-from p2p.net.tls import WrongKey, client_context
+from p2p.net.tls import KEY_NAME, WrongKey, client_context, fingerprint_context
 
 DEFAULT_MAX_BYTES = 16 << 20
 MAX_PINNED_KEYS = 1024
@@ -62,7 +62,7 @@ class HttpClient:
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
-        self._pinned: OrderedDict[bytes, ssl.SSLContext] = OrderedDict()  # the same context, or no connection is used again
+        self._pinned: OrderedDict[tuple[str, bytes], ssl.SSLContext] = OrderedDict()  # the same context, or no connection is used again
 
     async def request(
         self,
@@ -73,18 +73,21 @@ class HttpClient:
         body: bytes | None = None,
         timeout_s: float = 30.0,
         pin_key: bytes | None = None,
-        ssl_context: ssl.SSLContext | None = None,
+        pin_sha256: bytes | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
         sink: Callable[[bytes], object] | None = None,
     ) -> HttpReply:
-        """One request and its whole answer, whatever its status. ``pin_key``: the Ed25519 key an https server must show.
+        """One request and its whole answer, whatever its status. ``pin_key``: the Ed25519 key that an https server must show;
+        ``pin_sha256``: or its certificate's digest. Without either, authorities are asked.
 
         ``sink``: gets the body of a 200 piece by piece, on the loop's thread, in place of the reply; what it raises ends the request.
         Raises: `Unavailable` "unreachable", "timeout"; `PeerError` "wrong-key", "answer-too-large", "bad-answer".
         """
-        context: ssl.SSLContext | bool = ssl_context or True
+        context: ssl.SSLContext | bool = True
         if pin_key is not None:
-            context = self._pinned_context(pin_key)
+            context = self._pinned_context(pin_key, client_context)
+        elif pin_sha256 is not None:
+            context = self._pinned_context(pin_sha256, fingerprint_context)
 
         async def exchange() -> HttpReply:
             async with self._session.request(
@@ -94,6 +97,7 @@ class HttpClient:
                 data=body,
                 allow_redirects=False,
                 ssl=context,
+                server_hostname=KEY_NAME if pin_key is not None else None,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as response:
                 parts: list[bytes] = []
@@ -129,8 +133,9 @@ class HttpClient:
         except aiohttp.ClientError as error:
             raise PeerError("bad-answer", f"{url} did not answer by the rules of HTTP: {error}", peer=url) from error
 
-    def _pinned_context(self, key: bytes) -> ssl.SSLContext:
-        context = self._pinned.pop(key, None) or client_context(key)
+    def _pinned_context(self, pin: bytes, make: Callable[[bytes], ssl.SSLContext]) -> ssl.SSLContext:
+        key = (make.__name__, pin)
+        context = self._pinned.pop(key, None) or make(pin)
         self._pinned[key] = context
         if len(self._pinned) > MAX_PINNED_KEYS:
             self._pinned.popitem(last=False)

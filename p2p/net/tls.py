@@ -3,7 +3,8 @@
 A peer's certificate is made from its Ed25519 identity and always comes out the same, so nothing is stored. The caller's
 context refuses a wrong key at the end of the handshake, before its own last flight is sent: the wrong server learns nothing
 but the ClientHello. Servers ask for no client certificate; the caller proves its key by the challenge in `p2p.net.hello`.
-Browsers refuse Ed25519 certificates (measured), so what faces them gets P-256.
+Browsers refuse Ed25519 certificates (measured), so what faces them gets P-256; a program that asks the same port for the name
+`KEY_NAME` is shown the certificate of the identity instead (`also_show_key`), and compares its key.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import ipaddress
 import os
 import ssl
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cryptography import x509
@@ -30,6 +31,7 @@ from p2p.base.keys import Identity, company_id_text
 
 MAX_CERTIFICATE_BYTES = 16 << 10
 BROWSER_DAYS = 397  # browsers refuse more
+KEY_NAME = "key.company.invalid"  # no host has it (RFC 6761): in a ClientHello it asks for the certificate of the identity
 _BEGIN = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 _NO_END = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)  # RFC 5280, 4.1.2.5: no well-defined expiry
 
@@ -101,19 +103,52 @@ def browser_context(certificate_pem: bytes, key_pem: bytes) -> ssl.SSLContext:
     return context
 
 
+def also_show_key(context: ssl.SSLContext, identity: Identity) -> None:
+    """Let a server that shows another certificate show the identity's to those who ask for `KEY_NAME`."""
+    own = server_context(identity)
+
+    def choose(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _context: ssl.SSLContext) -> None:
+        if name == KEY_NAME:
+            connection.context = own
+
+    context.sni_callback = choose
+
+
 def client_context(expected_key: bytes) -> ssl.SSLContext:
     """The context a caller dials with; works for `TlsStream` and asyncio alike. Its handshakes raise `WrongKey`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def check(certificate: bytes) -> None:
+        actual = key_of_certificate_untrusted(certificate)
+        if actual != expected_key:
+            raise WrongKey(expected_key, actual)
+
+    context = _checked_context(check)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def fingerprint_context(sha256: bytes) -> ssl.SSLContext:
+    """The same for a certificate that is known by the SHA-256 of its DER. Its handshakes raise `ssl.SSLCertVerificationError`."""
+
+    def check(certificate: bytes) -> None:
+        actual = hashlib.sha256(certificate).digest()
+        if actual != sha256:
+            raise ssl.SSLCertVerificationError(1, f"the server's certificate is {actual.hex()}, expected {sha256.hex()}")
+
+    context = _checked_context(check)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _checked_context(check: Callable[[bytes], None]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # TLS still proves that the server holds the certificate's key; we compare which
+    context.verify_mode = ssl.CERT_NONE  # TLS still proves that the server holds the certificate's key; ``check`` says which it must be
 
     class Pinned(ssl.SSLObject):
         def do_handshake(self, *args: Any, **kwargs: Any) -> None:
             super().do_handshake(*args, **kwargs)
-            actual = key_of_certificate_untrusted(self.getpeercert(binary_form=True) or b"")
-            if actual != expected_key:
-                raise WrongKey(expected_key, actual)
+            check(self.getpeercert(binary_form=True) or b"")
 
     context.sslobject_class = Pinned
     return context

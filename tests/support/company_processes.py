@@ -44,11 +44,16 @@ class RunningCompany:
         self._client: Client | None = None
 
     @property
+    def url(self) -> str:
+        """The chief's page, with its certificate's fingerprint where it has one."""
+        chief = self.ready["chief"]
+        return str(chief["http"]) + (f"#sha256:{chief['fingerprint']}" if "fingerprint" in chief else "")
+
+    @property
     def client(self) -> Client:
         """A client with the owner's token."""
         if self._client is None:
-            chief = self.ready["chief"]
-            self._client = connect(str(chief["http"]), str(chief["token"]), home=self.home)
+            self._client = connect(self.url, str(self.ready["chief"]["token"]), home=self.home)
         return self._client
 
     def client_with(self, token: str) -> Client:
@@ -60,7 +65,7 @@ class RunningCompany:
         """Start the chief, with further ``options`` if need be, and keep its ports for later starts."""
         self._spawn("chief", "start", "--workers", "0", "--http", self.http, "--rpc", self.rpc, "--dht", "off", "--json", *options)
         said = self.wait_ready("chief")
-        self.http = str(said["http"]).removeprefix("http://")
+        self.http = str(said["http"]).partition("://")[2]
         self.rpc = str(said["rpc"])
         if self._client is not None:
             self._client.close()

@@ -90,6 +90,16 @@ def test_join_hands_token_and_limits_to_the_node(node: Node, tmp_path: Path) -> 
     assert wanted.items() <= node.calls[0].items()
 
 
+def test_an_address_in_clear_for_other_machines_is_refused_before_a_worker_starts(node: Node, tmp_path: Path) -> None:
+    join = ["worker", "join", "cmpw1.token", "--transport", "rest", "--home", str(tmp_path)]
+    assert run([*join, "--http", "http://0.0.0.0:8471"]) == 78
+    assert run([*join, "--http", "8471"]) == 2
+    assert run([*join, "--http-public", "worker.example:1"]) == 2
+    assert not node.calls
+    assert run([*join, "--http", "0.0.0.0:8471", "--http-public", "worker.example:1"]) == 0
+    assert (node.calls[0]["http"], node.calls[0]["http_public"]) == ("0.0.0.0:8471", "worker.example:1")
+
+
 def test_a_worker_that_has_joined_comes_back_without_a_token(node: Node, tmp_path: Path) -> None:
     assert run(["worker", "join", "--name", "amber", "--home", str(tmp_path)]) == 2
     (tmp_path / "workers" / "amber").mkdir(parents=True)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import ssl
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
 import trio
 
+from p2p.base.clock import UnixTime
 from p2p.base.errors import PeerError, Unavailable
 from p2p.base.keys import Identity
 from p2p.net.http_client import open_http_client
 from p2p.net.http_types import Request, Response, Route
-from p2p.net.tls import server_context
+from p2p.net.tls import also_show_key, browser_certificate, browser_context, server_context
 from tests.unit.test_http_server import get, post, serving
 
 ONE, TWO = Identity(b"1" * 32), Identity(b"2" * 32)
@@ -74,6 +78,28 @@ async def test_a_pinned_key_is_compared_before_the_request_is_sent() -> None:
         with pytest.raises(PeerError):
             await ask()  # no authority has signed it
     assert requests == ["/x", "/x"]
+
+
+async def test_a_page_for_browsers_shows_its_key_to_who_asks_for_it_and_its_certificate_to_all_others() -> None:
+    seen: list[str] = []
+
+    async def handler(request: Request) -> Response:
+        seen.append(request.headers["Host"])
+        return Response(body=b"in")
+
+    pem, key = browser_certificate(["127.0.0.1"], now=UnixTime(int(time.time())))
+    context = browser_context(pem, key)
+    also_show_key(context, ONE)
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.decode())).digest()
+    async with serving(get(handler), ssl_context=context) as address, open_http_client() as client:
+        ask = partial(client.request, "GET", f"https://{address}/x")
+        assert (await ask(pin_key=ONE.public)).body == b"in"
+        assert (await ask(pin_sha256=digest)).body == b"in"
+        for wrong in ({"pin_key": TWO.public}, {"pin_sha256": bytes(32)}, {}):
+            with pytest.raises(PeerError) as raised:
+                await ask(**wrong)
+            assert raised.value.code == "wrong-key"
+    assert seen == [address, address]  # the name is asked for in TLS alone
 
 
 async def test_nobody_there_and_no_answer_are_unavailable() -> None:

@@ -31,6 +31,16 @@ def test_what_a_worker_holds_is_read_from_its_answer() -> None:
             held_untrusted(bad)
 
 
+def test_the_key_of_an_encrypted_address_is_what_the_chief_will_compare() -> None:
+    far = {**GOOD, "http": "https://192.0.2.7:8471"}
+    assert join_untrusted({**far, "key": "0A" * 32}, AWAY).key == b"\x0a" * 32
+    assert join_untrusted(far, AWAY).key is None  # then authorities vouch
+    assert join_untrusted({**GOOD, "key": "anything"}, HERE).key is None  # in clear there is nothing to compare
+    for bad in ("0A" * 31, "x" * 64, 5):
+        with pytest.raises(Invalid):
+            join_untrusted({**far, "key": bad}, AWAY)
+
+
 def test_a_worker_without_an_address_needs_no_callback() -> None:
     assert join_untrusted({"token": "t", "machine": MACHINE}, AWAY).address is None
 

@@ -20,10 +20,9 @@ from company.sandbox import Sandbox
 from company.tokens import JoinToken, encode_token
 from company.worker.options import WorkerOptions, load_membership
 from company.worker.rest import FORGOTTEN_AFTER_S, encode, messages_untrusted
-from company.worker.rest_service import check_chief_url
 from company.worker.service import Worker, wipe
 from p2p.base.codec import decode_value, encode_value
-from p2p.base.errors import MalformedMessage, UsageError
+from p2p.base.errors import MalformedMessage
 from p2p.base.keys import Identity
 from p2p.base.schema import Message
 from p2p.net.asyncio_bridge import open_bridge
@@ -274,14 +273,3 @@ def test_a_body_that_ends_inside_a_frame_is_refused() -> None:
     assert [type(message) for message, _ in messages_untrusted(whole + whole)] == [m.Run, m.Run]
     with pytest.raises(MalformedMessage):
         messages_untrusted(whole[:-1])
-
-
-@pytest.mark.parametrize("url", ["http://10.0.0.1:8470", "http://chief.example", "ftp://127.0.0.1"])
-def test_secrets_do_not_travel_in_clear(url: str) -> None:
-    with pytest.raises(UsageError):
-        check_chief_url(url)
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:2", "http://[::1]:3", "https://chief.example"])
-def test_loopback_and_tls_are_fine(url: str) -> None:
-    check_chief_url(url)
