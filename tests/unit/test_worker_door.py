@@ -36,7 +36,7 @@ def test_beyond_loopback_a_worker_listens_with_tls(http: str, public: str | None
 @pytest.mark.parametrize(
     ("http", "public"),
     [
-        ("http://0.0.0.0:8471", None), ("http://192.0.2.7:1", None), ("http://localhost.example:1", None), ("http://127.evil.example:1", None),
+        ("http://0.0.0.0:8471", None), ("http://192.0.2.7:1", None), ("http://localhost.example:1", None), ("http://127.x.example:1", None),
         ("127.0.0.1:0", "http://worker.example:80"),
     ],
 )  # fmt: skip
