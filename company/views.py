@@ -42,6 +42,16 @@ class CountsView(msgspec.Struct, kw_only=True):
     waiting: int = 0
 
 
+class BorrowedView(msgspec.Struct, kw_only=True):
+    """What another company's slots do for one job now."""
+
+    company: str
+    contract: str  # hex
+    slots: int = 0  # that run something of the job
+    results: int = 0
+    provisional: int = 0  # of them, not believed yet: hidden from merge and readers
+
+
 class JobView(msgspec.Struct, kw_only=True):
     """One job."""
 
@@ -74,6 +84,8 @@ class JobView(msgspec.Struct, kw_only=True):
     result_name: str | None = None
     merge_attempt: int = 0
     cpu_s: float = 0.0
+    slots_own: int = 0  # own slots that run something of it
+    borrowed: list[BorrowedView] = []
     status: list[dict[str, Any]] = []  # newest task.status lines: {"fragment", "text", "fraction"}
 
 

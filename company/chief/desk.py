@@ -30,6 +30,7 @@ from company.chief.library import Library
 from company.chief.retries import MaxFails
 from company.chief.runtime import JobRuntime, segment_id
 from company.chief.secondment.believed import is_shown, load_believed
+from company.chief.secondment.showing import show_slots
 from company.chief.segments import LogStore, SegmentStore
 from company.chief.store import failures, jobs, outcomes, schema
 from company.chief.store.jobs import JobRow
@@ -220,10 +221,12 @@ class JobDesk:
         if runtime is None or live is None:
             ended = self.ended[job_id]
             return row_view(ended.row, names=self._names(ended.row), done=ended.done, failed=ended.failed)
-        leases = self._engine.state.leases
+        leases, workers = self._engine.state.leases, self._engine.state.slots.workers
         leased = sum(n for x in leases.of_job(job_id) for _, n in leases.unfinished(x.token))
         slots = self._engine.state.slots.total
-        return live_view(live, runtime, names=self._names(runtime.row), leased=leased, slots=slots, rng=self._rng)
+        view = live_view(live, runtime, names=self._names(runtime.row), leased=leased, slots=slots, rng=self._rng)
+        show_slots(view, live, leases.of_job(job_id), workers)
+        return view
 
     def _names(self, row: JobRow) -> tuple[str, str]:
         return self._library.name_of_package(row.package), self._library.name_of_dataset(row.dataset)

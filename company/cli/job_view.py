@@ -103,11 +103,21 @@ def details(view: Mapping[str, Any], now: float) -> str:
         ("times", ", ".join(f"{word} {ago(view.get(key), now)}" for key, word in _TIMES)),
         ("CPU", format_duration(float(view.get("cpu_s") or 0))),
     ]
+    for borrowed in view.get("borrowed") or []:
+        rows.append(("borrowed", borrowed_text(borrowed)))
     if view.get("result_digest"):
         rows.append(("result", f"{safe(view.get('result_name') or '')} {size(view.get('result_bytes'))} sha256:{view['result_digest']}"))
     lines = [f"{view['id']}  {safe(view.get('name', ''))}", *(f"  {name:<10}{value}" for name, value in rows)]
     lines += [f"  status    [{s.get('fragment')}] {safe(s.get('text', ''), 120)}" for s in view.get("status") or []]
     return "\n".join([*lines, *waiting_lines(view)])
+
+
+def borrowed_text(borrowed: Mapping[str, Any]) -> str:
+    """What one other company does for a job."""
+    waiting = int(borrowed.get("provisional", 0))
+    contract = f", contract {str(borrowed['contract'])[:16]}" if borrowed.get("contract") else ""
+    checked = f", {waiting} of them wait to be checked" if waiting else ""
+    return f"{borrowed['company']}: {borrowed.get('slots', 0)} slots, {borrowed.get('results', 0)} results{checked}{contract}"
 
 
 def ending(view: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> str:

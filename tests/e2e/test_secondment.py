@@ -102,6 +102,8 @@ def test_slots_that_are_taken_back_cost_no_try_and_what_they_ran_ends_at_once(bo
     job = both.borrower.client.submit(package, numbers, where="any")
     contract = both.sign(processor_of(package), contract="taken back", check="none")
     until(lambda: job.status()["fragments"]["done"] == 1 and job.view["fragments"]["leased"] == 1, "the slow one runs abroad")
+    (lent,) = job.view["borrowed"]
+    assert (lent["slots"], lent["contract"], job.view["slots_own"]) == (1, contract, 0)
     began = time.monotonic()
     children = both.lender.children_of("lent0")
     both.turn(contract, "revoking", at="lender")  # the borrower is not asked
