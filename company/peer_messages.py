@@ -61,7 +61,7 @@ class FindOffers(Message, code=104):
 
 @dataclass(frozen=True, slots=True)
 class OffersAre(Message, code=105):
-    """Items: the signed records, at most 64, to be verified by who asked."""
+    """Items: the signed records, at most 128, to be verified by who asked."""
 
 
 @dataclass(frozen=True, slots=True)

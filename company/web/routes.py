@@ -11,6 +11,7 @@ from company.chief.facade import Chief
 from company.web.files import StaticFiles
 from company.web.jobs import JobPages
 from company.web.login import LoginPages
+from company.web.network import NetworkPages
 from company.web.pages import Pages
 from company.web.submit import SubmitPages
 from company.web.workers import WorkerPages
@@ -24,7 +25,7 @@ def web_routes(chief: Chief, auth: Auth, *, gate: Gate | None = None, scratch: P
     pages = Pages(static.address)
     endpoints = [
         pages.guarded(endpoint)
-        for part in (static, LoginPages(pages), JobPages(pages), SubmitPages(pages, scratch), WorkerPages(pages))
+        for part in (static, LoginPages(pages), JobPages(pages), SubmitPages(pages, scratch), WorkerPages(pages), NetworkPages(pages))
         for endpoint in part.endpoints()
     ]
     endpoints.sort(key=lambda e: (e.pattern.count("{"), e.pattern))

@@ -28,6 +28,13 @@ _SHAPES: Final = {
     "draining": "M8 2v8M4.5 7 8 10.5 11.5 7M3 14h10",
     "offline": "M8 2a6 6 0 1 0 0 12A6 6 0 1 0 8 2M3.8 12.2l8.4-8.4",
     "quarantined": "M8 2 1.5 13.5h13zM8 6.5v3M8 11.6v.1",
+    "open": "M2.5 8.5l3.7 3.7L13.5 4",
+    "public": "M2.5 8.5l3.7 3.7L13.5 4",
+    "closed": "M3.5 3.5l9 9M12.5 3.5l-9 9",
+    "off": "M8 2a6 6 0 1 0 0 12A6 6 0 1 0 8 2M3.8 12.2l8.4-8.4",
+    "outbound-only": "M8 2 1.5 13.5h13zM8 6.5v3M8 11.6v.1",
+    "unknown": "M8 2a6 6 0 1 0 0 12A6 6 0 1 0 8 2M8 5v3.2l2.2 1.6",
+    "not-asked": "M8 2.5a5.5 5.5 0 1 0 0 11A5.5 5.5 0 1 0 8 2.5",
     "attention": "M8 2 1.5 13.5h13zM8 6.5v3M8 11.6v.1",
 }
 _FILLED: Final = frozenset({"running", "busy"})

@@ -131,3 +131,22 @@ async def test_cancelling_a_call_leaves_the_node_as_it_was() -> None:
         await one.publish(OFFER)
         assert await finds(two, 1) and await finds(three, 1)
         assert one._waiting == {}
+
+
+async def test_the_network_goes_over_ipv6_and_a_dual_stack_node_joins_both() -> None:
+    async with AsyncExitStack() as stack:
+        make = lambda number, host: open_dht(  # noqa: E731 - one line twice
+            identity(number), network_id=NETWORK, host=host, parameters=LOOPBACK, rng=Random(number)
+        )
+        try:
+            six = await stack.enter_async_context(make(1, "::1"))
+        except Unavailable:
+            pytest.skip("this machine has no IPv6 loopback")
+        both, four = await stack.enter_async_context(make(2, "::")), await stack.enter_async_context(make(3, "127.0.0.1"))
+        assert six.address is not None and both.address is not None and ":" in six.address[0]
+        assert await both.join([six.address]) == 1
+        assert await four.join([("127.0.0.1", both.address[1])]) >= 1
+        assert (await six.publish(OFFER)).stored >= 1
+        assert [listing.owner for listing in await both.find(CAPABILITY, 10, 5.0)] == [identity(1).public]
+        seen = {address for node in (six, both, four) for address in (peer.address[0] for peer in node.status().peers)}
+        assert "::1" in seen and "127.0.0.1" in seen and not any(host.startswith("::ffff") for host in seen)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from company.chief.network.lending import Facts, Policy, checked, is_due, may_borrow, policy_as_json, policy_of_json, standing
+from company.chief.network.advertising import Advertising
+from company.chief.network.lending import Facts, Policy, checked, is_due, is_trusted, may_borrow, policy_as_json, policy_of_json, standing
+from company.chief.network.questions import Question
 from company.chief.network.schedule import parse_schedule
 from p2p.base.clock import UnixTime
-from p2p.base.errors import UsageError
+from p2p.base.errors import PeerError, UsageError
+from p2p.base.keys import Identity, company_id_text
 
 NOW = UnixTime(1_700_000_000)
 FACTS = Facts(
@@ -67,6 +72,32 @@ def test_only_those_who_are_named_may_borrow() -> None:
     named = Policy(max_slots=1, only_to=("co-aaaaaaaaaaaaaaaa",))
     assert may_borrow(named, "co-aaaaaaaaaaaaaaaa") and not may_borrow(named, "co-bbbbbbbbbbbbbbbb")
     assert may_borrow(Policy(max_slots=1), "co-bbbbbbbbbbbbbbbb") and not may_borrow(None, "co-bbbbbbbbbbbbbbbb")
+
+
+def test_who_is_unknown_is_trusted_as_a_newcomer_and_nobody_below_the_bound() -> None:
+    assert is_trusted(Policy(max_slots=1), None) and is_trusted(Policy(max_slots=1), 0.0)
+    assert is_trusted(Policy(max_slots=1, min_trust_permille=50), None)
+    assert not is_trusted(Policy(max_slots=1, min_trust_permille=51), None)
+    asked = Policy(max_slots=1, min_trust_permille=600)
+    assert is_trusted(asked, 0.6) and not is_trusted(asked, 0.599)
+
+
+async def test_a_company_that_is_not_trusted_enough_is_told_so_and_has_no_slot() -> None:
+    asker, trust = Identity(b"a" * 32), 0.3
+    ground = SimpleNamespace(
+        trust_of=lambda company: trust if company == company_id_text(asker.public) else None, identity=Identity(b"u" * 32)
+    )
+    own = Advertising(cast(Any, ground), cast(Any, None), lambda: FACTS, True, policy=Policy(max_slots=4, min_trust_permille=400))
+    own.standing = standing(own.policy, FACTS)
+    question = Question(
+        asker=asker.public, asked=b"u" * 32, nonce=b"n" * 16, capability="spare/v1/x86_64/py3.11/bubblewrap", slots=1, memory_mib=0,
+        frame_s=0, created=NOW,
+    )  # fmt: skip
+    with pytest.raises(PeerError) as refused:
+        own.answer(question)
+    assert refused.value.code == "trust-too-low" and "0.4" in refused.value.text
+    trust = 0.5
+    assert own.answer(question).idle_slots == 4
 
 
 def test_a_number_of_slots_waits_a_little_and_other_terms_and_zero_do_not() -> None:

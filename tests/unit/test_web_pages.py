@@ -21,6 +21,7 @@ from company.web.login import secret_of
 from company.web.pages import is_local
 from company.web.trees import TarSpool
 from tests.support.fake_chief import NOW, TOKENS
+from tests.support.fake_network import FakeNetwork
 from tests.support.fake_request import Answer, FakePart, FakeServer
 from tests.unit.test_api_access import COOKIE, World
 
@@ -251,6 +252,7 @@ def full_job(world: World, state: str = "running") -> None:
     chief.left["j-1", 3, "plots/a b.png"] = chief.store_file("a.png", b"P")
     chief.needs_you = [views.ReasonView(code="job-failed", text=f"A job failed {HOSTILE}")]
     chief.workers["w-1"] = views.WorkerView(id="w-1", name=HOSTILE, state="busy", slots=2, slots_busy=1, jobs=["j-1"], last_seen=NOW)
+    chief.network = FakeNetwork(HOSTILE)
     chief.reasons = [views.ReasonView(code="retry", text="2 fragments wait for another try.")]
 
 
@@ -279,6 +281,8 @@ PAGES = [
     "/jobs/j-1/log",
     "/jobs/j-1/log?fragment=3",
     "/workers",
+    "/network",
+    "/network/offers",
 ]
 
 

@@ -12,7 +12,7 @@ import trio
 
 from company.chief.network.contacts import KIND, LIFETIME_S, contact_key, contact_payload
 from company.chief.network.ground import Ground
-from company.chief.network.lending import Facts, Policy, Standing, is_due, may_borrow, policy_as_json, policy_of_json, standing
+from company.chief.network.lending import Facts, Policy, Standing, is_due, is_trusted, may_borrow, policy_as_json, policy_of_json, standing
 from company.chief.network.questions import Question
 from company.chief.store import meta
 from company.chief.store.store import Store
@@ -117,6 +117,8 @@ class Advertising:
             raise PeerError("not-lending", now.text)
         if not may_borrow(self.policy, company_id_text(question.asker)):
             raise PeerError("not-lending", "Nothing is lent to this company.")
+        if not is_trusted(self.policy, self.ground.trust_of(company_id_text(question.asker))):
+            raise PeerError("trust-too-low", f"Trust of at least {self.policy.min_trust_permille / 1000:g} is asked for.")
         facts = self.facts()
         fits = any(a.capability == question.capability for a in now.advertisements) and question.memory_mib <= facts.memory_mib
         return Answer(

@@ -17,6 +17,7 @@ from company.chief.network.contact import Contact
 from company.chief.network.dialling import PeerDialler
 from company.chief.network.finding import Finding
 from company.chief.network.ground import Ground
+from company.chief.network.peer_door import MAX_OFFERS
 from company.chief.network.questions import NONCE_BYTES, Question, open_answer_untrusted, sign_question
 from company.views import ReasonView
 from p2p.base.clock import Monotonic
@@ -88,7 +89,7 @@ class Asking:
             try:
                 channel = await self.dialler.open(contact, deadline_s=6.0)
                 try:
-                    await channel.send(pm.FindOffers(capability, min(wanted, 64)))
+                    await channel.send(pm.FindOffers(capability, min(wanted, MAX_OFFERS)))
                     message, frame = await channel.receive()
                 finally:
                     await channel.aclose()

@@ -15,10 +15,12 @@ from company.chief.network.schedule import Schedule, parse_schedule
 from p2p.base.clock import UnixTime
 from p2p.base.errors import UsageError
 from p2p.dht.advertisement import Advertisement, Relay
+from p2p.reputation.score import score
 
 MAX_SLOTS = 100_000
 MAX_NAMED = 100
 QUIET_S = 30.0  # between two advertisements that differ in the number of slots only
+NEWCOMER_TRUST = score(()).value  # 0.05: what the formula gives without any contract
 ISOLATED = ("bubblewrap",)  # a stranger's code runs on no other rung
 
 
@@ -122,8 +124,13 @@ def _but_slots(advertisement: Advertisement) -> dict[str, Any]:
 
 
 def may_borrow(policy: Policy | None, company: str) -> bool:
-    """Whether this company is one of those that are meant; trust is judged elsewhere."""
+    """Whether this company is one of those that are meant; `is_trusted` judges trust."""
     return policy is not None and (not policy.only_to or company in policy.only_to)
+
+
+def is_trusted(policy: Policy, trust: float | None) -> bool:
+    """Whether a company is trusted enough. ``trust``: its score; one of which nothing is known has a newcomer's."""
+    return round(1000 * (NEWCOMER_TRUST if trust is None else trust)) >= policy.min_trust_permille
 
 
 def policy_as_json(policy: Policy) -> bytes:
