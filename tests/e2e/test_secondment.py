@@ -63,7 +63,8 @@ def test_a_job_without_an_own_slot_is_done_by_a_borrowed_one_and_both_sides_coun
     package = write_package(tmp_path / "p", SQUARE)
     stays = both.borrower.client.submit(package, numbers, params={"n": 3})
     job = both.borrower.client.submit(package, numbers, params={"n": 300}, where="any")
-    contract = both.sign(processor_of(package), contract="plain")
+    contract = both.sign(processor_of(package), contract="plain", state="accepted")
+    both.turn(contract, "active")  # only now work flows
     began = time.monotonic()
     job.wait(60)
     assert job.state == "done", job.view

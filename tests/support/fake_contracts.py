@@ -101,7 +101,7 @@ class FakeContracts:
         known = self.views.get(contract)
         state = State(row["state"])
         if known is not None:
-            if known.state is not state and known.is_live:
+            if known.state is not state and (known.is_live or state is State.ACTIVE):
                 self._set(contract, state, row.get("drain_s", 0.0))
             return
         given: dict[str, Any] = {k: bytes.fromhex(v) if k in ("package", "processor") else v for k, v in row["terms"].items()}
@@ -109,7 +109,8 @@ class FakeContracts:
         peer = bytes.fromhex(row["peer"])
         self.views[contract] = ContractView(
             id=contract, role=Role(row["role"]), state=state, peer=peer, contact=Contact(key=peer), slots=given["slots"], revision=0,
-            terms=terms(**given), may_work=True, why="", ends_at=Monotonic(now + row.get("ends_in_s", 3600)), drain_until=Monotonic(now),
+            terms=terms(**given), may_work=state is State.ACTIVE, why="", ends_at=Monotonic(now + row.get("ends_in_s", 3600)),
+            drain_until=Monotonic(now),
         )  # fmt: skip
         if self._watcher is not None:
             self._watcher.on_contract(self.views[contract])

@@ -29,11 +29,21 @@ class TwoCompanies:
         self.lender.start_workers("lent0", slots=lent_slots)
         self.contracts: dict[str, dict[str, Any]] = {}
 
-    def sign(self, processor: str, *, contract: str = "c1", ends_in_s: float = 3600, slots: int = 1, at: str = "both", **terms: Any) -> str:
+    def sign(
+        self,
+        processor: str,
+        *,
+        contract: str = "c1",
+        ends_in_s: float = 3600,
+        slots: int = 1,
+        at: str = "both",
+        state: str = "active",
+        **terms: Any,
+    ) -> str:
         """Both sides hold this contract from now on, or the one that is named."""
         number = contract.encode().hex().ljust(64, "0")
         given = {"processor": processor, "slots": slots, "endpoints": [list(_address(self.borrower.rpc))], **terms}
-        self.contracts[number] = {"id": number, "state": "active", "terms": given, "ends_in_s": ends_in_s, "at": at}
+        self.contracts[number] = {"id": number, "state": state, "terms": given, "ends_in_s": ends_in_s, "at": at}
         self._write()
         return number
 

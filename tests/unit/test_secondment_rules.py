@@ -11,7 +11,7 @@ from company import messages as m
 from company.chief.contracts.port import ContractView
 from company.chief.network.contact import Contact
 from company.chief.secondment.counting import Account
-from company.chief.secondment.door import Admitted, admit
+from company.chief.secondment.door import Admitted, admit, is_over
 from company.chief.secondment.foreign import Foreign
 from company.chief.secondment.naming import guest_id, origin_of
 from company.chief.secondment.placing import Place, Spare, places_for
@@ -84,6 +84,12 @@ def test_a_ticket_admits_nobody_else(message: m.Guest, more: dict[str, object], 
     with pytest.raises(PeerError) as refused:
         knock(message, **more)  # type: ignore[arg-type]
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_guests_of_a_contract_go_once_it_was_in_force_and_not_before(state: State) -> None:
+    begun = state not in (State.DRAFT, State.OFFERED, State.ACCEPTED)
+    assert is_over(view(state=state)) is (begun and state not in (State.ACTIVE, State.AMENDING, State.SUSPECT))
 
 
 def test_slots_of_a_contract_are_counted_over_its_workers_and_a_worker_that_comes_back_counts_once() -> None:

@@ -21,7 +21,8 @@ from company.chief.outcome_cut import cut_outcome_untrusted
 from company.chief.secondment import believed
 from company.chief.secondment.checking import Checking
 from company.chief.secondment.counting import Account
-from company.chief.secondment.door import Admitted, admit
+from company.chief.secondment.door import Admitted, admit, is_over
+from company.chief.secondment.reporting import tell_drained, tell_facts, tell_heard
 from company.chief.store.store import Store
 from p2p.base.errors import PeerError
 from p2p.base.frames import Frame
@@ -59,6 +60,7 @@ class Borrowing:
     came_at: dict[str, float] = field(default_factory=dict)
     _admitted: dict[str, Admitted] = field(default_factory=dict)  # between ticket and session
     _held: dict[str, tuple[str, str]] = field(default_factory=dict)  # worker -> (job, company) that its checks wait for
+    _over: set[bytes] = field(default_factory=set)
     _heard: dict[bytes, float] = field(default_factory=dict)
     _news: trio.Event = field(default_factory=trio.Event)
 
@@ -104,6 +106,9 @@ class Borrowing:
             for worker in mine:
                 self._hold(worker, not view.may_work)
             return
+        if not is_over(view) or view.id in self._over:
+            return
+        self._over.add(view.id)
         grace_s = max(0.0, view.drain_until - trio.current_time())
         for worker in mine:
             self.engine.post(ev.WorkerChanged(worker=worker, action="drain"))
@@ -132,7 +137,7 @@ class Borrowing:
             if run.spec.guest is not None and run.spec.guest.contract == contract.hex():
                 self.engine.post(ev.WorkerChanged(worker=run.spec.id, action="rm"))  # one that is away comes back no more
         self.tell_account(contract)
-        self.contracts.drained(contract)
+        tell_drained(self.contracts, contract)
 
     # ---- what guests say -----------------------------------------------------------------------------------------------------
     def on_message(self, session: Session, message: Message, frame: Frame) -> bool:
@@ -158,7 +163,7 @@ class Borrowing:
         now = trio.current_time()
         if now - self._heard.get(contract, float("-inf")) >= HEARD_EVERY_S:
             self._heard[contract] = now
-            self.contracts.heard(contract)
+            tell_heard(self.contracts, contract)
 
     def _outcome(self, worker: str, found: Admitted, message: m.Outcome, frame: Frame) -> None:
         cut = cut_outcome_untrusted(message, frame)
@@ -228,4 +233,4 @@ class Borrowing:
         if account is None or account.told == (told := (account.facts, account.passed, account.failed)):
             return
         account.told = told
-        self.contracts.state(contract, account.facts, checks_passed=account.passed, checks_failed=account.failed)
+        tell_facts(self.contracts, contract, account.facts, checks_passed=account.passed, checks_failed=account.failed)

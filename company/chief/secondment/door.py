@@ -13,9 +13,16 @@ from company.ticket import Ticket, open_ticket_untrusted
 from p2p.base.clock import UnixTime
 from p2p.base.errors import PeerError
 from p2p.base.keys import company_id_text
+from p2p.contracts.table import State
 from p2p.contracts.terms import Role
 
 MIB = 1 << 20
+NOT_BEGUN = frozenset({State.DRAFT, State.OFFERED, State.ACCEPTED})
+
+
+def is_over(view: ContractView) -> bool:
+    """Whether its guests are to go: it was in force once, and is no more."""
+    return not view.is_live and view.state not in NOT_BEGUN
 
 
 @dataclass(frozen=True, slots=True)

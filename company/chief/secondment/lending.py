@@ -21,7 +21,9 @@ from company.chief import events as ev
 from company.chief.commit import Committer
 from company.chief.contracts.port import Contracts, ContractView
 from company.chief.engine import Engine
+from company.chief.secondment.door import is_over
 from company.chief.secondment.placing import Spare, places_for
+from company.chief.secondment.reporting import tell_drained, tell_facts, tell_heard
 from company.chief.store import meta
 from company.chief.store.store import Store
 from company.ticket import MAX_DURATION_S, Ticket, sign_ticket
@@ -124,7 +126,7 @@ class Lending:
 
     async def _place(self, view: ContractView) -> None:
         if not view.is_live:
-            if view.id not in self._over:
+            if is_over(view) and view.id not in self._over:
                 self._over.add(view.id)
                 self.nursery.start_soon(self._call_back, view)
             return
@@ -232,8 +234,8 @@ class Lending:
         def state() -> None:
             view = self.contracts.contract(contract)
             if view is not None:
-                self.contracts.state(contract, total, results=results, slots_alive=alive)
-                self.contracts.heard(contract)
+                tell_facts(self.contracts, contract, total, results=results, slots_alive=alive)
+                tell_heard(self.contracts, contract)
 
         self.committer.add(ops=[write], then=state)
 
@@ -266,7 +268,7 @@ class Lending:
         done = trio.Event()
         self.committer.add(then=done.set)  # after the last numbers
         await done.wait()
-        self.contracts.drained(view.id)
+        tell_drained(self.contracts, view.id)
 
     def end_all_now(self) -> None:
         """`lend stop --now`: every guest is killed, whatever its contract says of notice."""
