@@ -47,7 +47,8 @@ def test_a_wrong_and_a_revoked_token_are_refused(company: RunningCompany) -> Non
     made = company.client.create_token("viewer")
     company.client_with(made["token"]).company()
     company.client.revoke_token(made["info"]["id"])
-    for token in (made["token"], made["token"][:-6] + "AAAAAA", "nonsense"):
+    live = company.client.create_token("viewer")["token"]  # of which all is right but the secret
+    for token in (made["token"], altered(live, 6, bytes(16)), live[:-6] + "AAAAAA", "nonsense"):
         with pytest.raises(CompanyError) as caught:
             company.client_with(token).company()
         assert caught.value.exit_code == 77
