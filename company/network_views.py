@@ -170,6 +170,7 @@ class LendRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     only_to: list[str] = []
     price_milli: int = 0
     max_frame_s: int = 0
+    auto_accept: Literal["never", "trusted", "any"] = "never"  # sign offers that fit without asking
     preview: bool = False  # only say what would be
 
 
@@ -187,6 +188,9 @@ class LendingView(msgspec.Struct, kw_only=True):
     only_to: list[str] = []
     price_milli: int = 0
     max_frame_s: int = 0
+    auto_accept: str = "never"
+    promised: int = 0  # slots under contracts now
+    never: list[str] = []  # what a guest can never reach
     capabilities: list[str] = []
     published: list[str] = []
     stored_on: int = 0

@@ -126,6 +126,8 @@ async def _chief(home: Home, options: dict[str, Any]) -> None:
 
 async def _network(chief: Any, options: Mapping[str, Any], task_status: trio.TaskStatus[Any]) -> None:
     """Open the network of companies for as long as the chief lives; reports its service, or None where it is off."""
+    from company.chief.contracts.building import build_contracts
+    from company.chief.contracts.front import Front
     from company.chief.network.building import Options
     from company.chief.network.opening import open_network
 
@@ -143,6 +145,13 @@ async def _network(chief: Any, options: Mapping[str, Any], task_status: trio.Tas
         network=options.get("network"),
     ) as network:  # fmt: skip
         chief.network = network
+        contracts = await build_contracts(
+            identity=chief.identity, network=network, store=chief.store, committer=chief.committer, library=chief.library,
+            jobs=lambda: chief.list_jobs(state=None, limit=1, offset=0)[0],
+            on_change=lambda id_: chief.feed.put("contract", id_),
+        )  # fmt: skip
+        chief.contracts, chief.seconding = Front(contracts.desk, contracts.trust), contracts.living
+        network.also.append(contracts.run)
         task_status.started(network)
         await trio.sleep_forever()
 

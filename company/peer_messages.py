@@ -1,8 +1,8 @@
 """Every message between the chiefs of two companies, with its bounds (pure). docs/protocol.md lists them.
 
-They travel on channels of purpose "peer" (questions and answers, one at a time), "relay-keep" (a chief that cannot be dialled keeps it
-to a public one) and "relay" (its stream is taken over once both ends are there). Whoever opens such a channel has proved a key, and
-nothing else: everything here is a stranger's.
+They travel on channels of purpose "peer" (questions and answers, one at a time), "contract" (either side sends at any time), "relay-keep"
+(a chief that cannot be dialled keeps it to a public one) and "relay" (its stream is taken over once both ends are there). Whoever opens
+such a channel has proved a key, and nothing else: everything here is a stranger's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from p2p.base.schema import U16, U32, U64, Key, Length, Line, Message, Signature, Word, registry
+from p2p.base.schema import U16, U32, U64, Digest, Key, Length, Line, Message, Range, Signature, Word, registry
 
 SignedBody = Annotated[bytes, Length(1, 1024)]
 Ticket = Annotated[bytes, Length(16, 16)]
@@ -65,6 +65,37 @@ class OffersAre(Message, code=105):
 
 
 @dataclass(frozen=True, slots=True)
+class ContractWire(Message, code=120):
+    """A message of one contract as it was signed, or the word that it is on disk (`p2p.contracts.signing`)."""
+
+    wire: Annotated[bytes, Length(1, 16 << 10)]
+
+
+@dataclass(frozen=True, slots=True)
+class ContractTurned(Message, code=121):
+    """A message about this nonce or contract was not taken, and why. Unsigned: a hint for people, it changes no contract."""
+
+    about: Digest
+    code_word: Word
+    text: Annotated[str, Length(0, 256)]
+    retry_after_s: Annotated[int, Range(0, 7 * 86_400, "s")]
+
+
+@dataclass(frozen=True, slots=True)
+class AskHalves(Message, code=122):
+    """Show me your chain of receipt halves from this place on."""
+
+    first: Annotated[int, Range(1, 2**32 - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class HalvesAre(Message, code=123):
+    """Items: [body, signature] of one half each, at most 200, in order; and how many there are."""
+
+    total: U32
+
+
+@dataclass(frozen=True, slots=True)
 class RelayKeep(Message, code=110):
     """Pass channels for my key on to me, on this connection's word."""
 
@@ -104,5 +135,6 @@ class RelayReady(Message, code=115):
 
 
 PEER_MESSAGES = registry(
-    Ask, Told, DialBack, DialedBack, FindOffers, OffersAre, RelayKeep, RelayKept, RelayCall, RelayTo, RelayTake, RelayReady
+    Ask, Told, DialBack, DialedBack, FindOffers, OffersAre, RelayKeep, RelayKept, RelayCall, RelayTo, RelayTake, RelayReady, ContractWire,
+    ContractTurned, AskHalves, HalvesAre,
 )  # fmt: skip

@@ -29,6 +29,7 @@ from company.chief.tree import TreeFile, extract_tar_untrusted, manifest_of, par
 from company.paths import ChiefHome
 from p2p.base.errors import MalformedMessage, UsageError
 
+RESTORED = "contracts-restored"  # the row of `meta`: this key signs no more contracts
 MANIFEST = "MANIFEST"
 FORMAT = b"company-backup 1\n"
 DATABASE = "company.sqlite"
@@ -91,10 +92,11 @@ def write_backup(home: ChiefHome, target: Path) -> BackupReport:
     return BackupReport(target, len(files), sum(f.size for f in files), hashlib.sha256(listed).hexdigest())
 
 
-def restore_backup(source: Path, home: ChiefHome) -> BackupReport:
+def restore_backup(source: Path, home: ChiefHome, *, end_contracts: bool = False) -> BackupReport:
     """Unpack a backup into a home that has no chief yet, checked file by file.
 
-    Raises: `UsageError` ("home-not-empty", "backup-damaged", "schema-newer"), `Unavailable` ("storage-full"); then ``home`` is untouched.
+    Raises: `UsageError` ("home-not-empty", "backup-damaged", "schema-newer", "contracts-in-backup"), `Unavailable` ("storage-full"); then
+    ``home`` is untouched.
     """
     if home.root.exists() and any(path.name != "lock" for path in home.root.iterdir()):
         raise UsageError("home-not-empty", f"{home.root} is not empty", hint="restore into a new --home")
@@ -105,6 +107,7 @@ def restore_backup(source: Path, home: ChiefHome) -> BackupReport:
         listed = (new / MANIFEST).read_bytes()
         (new / MANIFEST).unlink()
         _settle_database(new / DATABASE)
+        _end_contracts(new / DATABASE, end_contracts)
         ChiefHome(new).create()
         for path in (new / "identity").rglob("*"):
             path.chmod(0o700 if path.is_dir() else 0o600)
@@ -120,6 +123,30 @@ def restore_backup(source: Path, home: ChiefHome) -> BackupReport:
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return BackupReport(source, len(files), sum(f.size for f in files), hashlib.sha256(listed).hexdigest())
+
+
+def _end_contracts(database: Path, may_end: bool) -> None:
+    """Nothing that was signed may be signed again with other words: contracts of a backup never go on."""
+    conn = sqlite3.connect(database)
+    try:
+        if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'receipt_half'").fetchone():
+            return
+        live = conn.execute("SELECT COUNT(*) FROM contract WHERE is_over = 0").fetchone()[0]
+        halves = conn.execute("SELECT COUNT(*) FROM receipt_half").fetchone()[0]
+        if not live and not halves:
+            return
+        if not may_end:
+            raise UsageError(
+                "contracts-in-backup",
+                f"the backup holds {live} contracts that were not over and {halves} receipt halves; the company may have signed more "
+                "since, and going on from here would prove a fork against itself",
+                hint="--end-contracts restores everything else; this key then signs no more contracts",
+            )
+        conn.execute("UPDATE contract SET is_over = 1")
+        conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (RESTORED, b"1"))
+        conn.commit()
+    finally:
+        conn.close()
 
 
 def _copy_database(source: Path, target: Path) -> None:

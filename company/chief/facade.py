@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from company import views
+from company.chief.contracts.desk_port import ContractsPort
 from company.chief.network.port import NetworkPort
 from p2p.base.errors import ParallelError
 
@@ -83,6 +84,8 @@ class Chief(Protocol):
 
     @property
     def network(self) -> NetworkPort: ...
+    @property
+    def contracts(self) -> ContractsPort: ...
 
     def company(self) -> views.CompanyView: ...
 

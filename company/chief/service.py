@@ -27,6 +27,9 @@ from company.chief.backup import backup as write_backup
 from company.chief.call_desk import CallDesk
 from company.chief.checkup import checkup
 from company.chief.commit import Committer
+from company.chief.contracts.desk_port import ContractsPort
+from company.chief.contracts.front import ContractsOff
+from company.chief.contracts.port import Contracts
 from company.chief.desk import JobDesk
 from company.chief.engine import Engine
 from company.chief.facade import Principal, StoredFile, Streamed
@@ -36,6 +39,7 @@ from company.chief.gate import Gate
 from company.chief.job_files import JobFiles
 from company.chief.library import Library
 from company.chief.merging import Merging
+from company.chief.needs import needs_you
 from company.chief.network.findings import network_findings
 from company.chief.network.off import NetworkOff
 from company.chief.network.port import NetworkPort
@@ -83,6 +87,8 @@ class ChiefService:
     addresses: Addresses
     calls: CallDesk
     network: NetworkPort
+    contracts: ContractsPort
+    seconding: Contracts | None = None  # the same contracts, for who lends and borrows slots under them
     stop: trio.Event = field(default_factory=trio.Event)
     started: float = field(default_factory=time.time)
     wheels: list[StoredFile] = field(default_factory=list)
@@ -96,27 +102,8 @@ class ChiefService:
             home=str(self.home.root), http=self.addresses.http, rpc=self.addresses.rpc, dht=self.addresses.dht,
             python=platform.python_version(), jobs=self.desk.counts(), workers=self.fleet.counts(), slots=slots.total,
             slots_busy=len({lease.slot for lease in leases}), disk_free_bytes=shutil.disk_usage(self.home.root).free,
-            isolation=self.sandbox.rung, needs_you=self._needs_you(),
+            isolation=self.sandbox.rung, needs_you=needs_you(self.fleet, self.desk, self.home, self.contracts),
         )  # fmt: skip
-
-    def _needs_you(self) -> list[views.ReasonView]:
-        found: list[views.ReasonView] = []
-        if not self.fleet.list_workers():
-            add = {"label": "add one", "cli": "company token create --role worker", "href": "/workers#add"}
-            found.append(views.ReasonView(code="no-workers", text="No worker has joined yet.", actions=[add]))
-        for view in self.desk.list_jobs(state="failed", limit=3, offset=0)[0]:
-            text = f"{view.name} ({view.id}) failed: {view.reason.text if view.reason else ''}"
-            found.append(
-                views.ReasonView(
-                    code="job-failed",
-                    text=text,
-                    actions=[{"label": "look", "cli": f"company explain {view.id}", "href": f"/jobs/{view.id}"}],
-                )
-            )
-        if shutil.disk_usage(self.home.root).free < 1 << 30:
-            look = {"label": "see what can go", "cli": "company data list"}
-            found.append(views.ReasonView(code="disk-low", text="Less than 1 GiB of disk is free.", actions=[look]))
-        return found
 
     # ---- who asks ---------------------------------------------------------------------------------------------------------
     async def authenticate(self, token: str) -> Principal:
@@ -395,5 +382,5 @@ async def _build(
         fleet=Fleet(gate=gate, engine=engine, sessions=sessions, on_change=feed.put, troubles=rest.troubles), sessions=sessions,
         rest=rest, usage=keeper, requirements=wheels, feed=feed, addresses=addresses,
         calls=CallDesk(home=tree, store=store, engine=engine, desk=desk),
-        network=NetworkOff(company_id_text(identity.public)),
+        network=NetworkOff(company_id_text(identity.public)), contracts=ContractsOff(),
     )  # fmt: skip

@@ -32,8 +32,9 @@ def backup(session: Session, file: Path) -> None:
 
 @admin.command(needs_chief=False)
 @click.argument("file", type=click.Path(path_type=Path, exists=True))
+@click.option("--end-contracts", is_flag=True, help="Restore although the backup holds contracts; the company then signs no more of them.")
 @pass_session
-def restore(session: Session, file: Path) -> None:
+def restore(session: Session, file: Path, end_contracts: bool) -> None:
     """Put a backup into an empty home. The chief must not be running there."""
     from company.home_lock import holder_pid
     from company.paths import Home
@@ -47,7 +48,7 @@ def restore(session: Session, file: Path) -> None:
         raise ConflictError("home-not-empty", text, hint="give another --home, or move it away first")
     from company.chief import backup as archive
 
-    report = archive.restore_backup(file, home.chief)
+    report = archive.restore_backup(file, home.chief, end_contracts=end_contracts)
     if session.as_json:
         print_json("restore/1", {"home": str(home.root), "files": report.files, "size_bytes": report.size_bytes, "digest": report.digest})
     else:

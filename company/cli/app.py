@@ -34,6 +34,7 @@ NOUNS = {
     "tracker": "tracker:tracker",
     "token": "token:token",
     "contract": "contract:contract",
+    "reputation": "reputation:reputation",
     "login": "login:login",
     "admin": "admin:admin",
 }

@@ -1,17 +1,18 @@
-"""company borrow: find workers of other companies (I/O)."""
+"""company borrow: find workers of other companies, and ask for them (I/O)."""
 
 from __future__ import annotations
 
 import click
 
-from company.cli.framework import SIZE, LazyGroup, Session, pass_session
+from company.cli.contract_output import contract_lines
+from company.cli.framework import DURATION, SIZE, LazyGroup, Session, pass_session
 from company.cli.network import offer_table
 from company.cli.output import print_json, reason_lines, say
 
 
 @click.group(cls=LazyGroup)
 def borrow() -> None:
-    """Find workers of other companies."""
+    """Find workers of other companies, and ask for them."""
 
 
 @borrow.command()
@@ -34,3 +35,37 @@ def search(session: Session, slots: int, memory: int | None, python: str | None,
         say(f"  {spread['quantity']:<13} mean {spread['mean']:.3g}, spread {spread['spread']:.3g} of {spread['count']}{dropped}")
     for line in reason_lines(view.get("reason"), ""):
         say(line)
+
+
+@borrow.command()
+@click.argument("company", metavar="OFFER")
+@click.option("--slots", type=click.IntRange(1, 1024), default=1)
+@click.option("--time-frame", type=DURATION, default="2h", metavar="TIME", help="How long, from the acceptance.")
+@click.option("--package", metavar="PKG", help="What guests run: digest or name (else the newest job's, or the only one).")
+@click.option("--memory", type=SIZE, metavar="SIZE", help="Per fragment (else what the package says).")
+@click.option("--fragment-time", type=DURATION, metavar="TIME", help="Longest fragment (else what the package says).")
+@click.option("--price", type=click.FloatRange(0), help="Favours per core-second (else what the lender asks).")
+@click.option(
+    "--check", type=click.Choice(("spot", "vote", "none")), default="spot", help="How results are checked; none believes everything."
+)
+@click.option("--lease", type=DURATION, default="60s", metavar="TIME", help="Silence that ends it.")
+@click.option("--valid", type=DURATION, default="1d", metavar="TIME", help="How long the offer stands.")
+@click.option("--draft", is_flag=True, help="Write it, sign nothing.")
+@pass_session
+def request(
+    session: Session, company: str, slots: int, time_frame: float, package: str | None, memory: int | None, fragment_time: float | None,
+    price: float | None, check: str, lease: float, valid: float, draft: bool,
+) -> None:  # fmt: skip
+    """Offer terms to the company of an OFFER (its id, a unique beginning of it, or its name). Signed and sent, unless --draft."""
+    view = session.client().contracts.request(
+        company, slots=slots, time_frame_s=int(time_frame), package=package, memory_mib=max(16, memory >> 20) if memory else None,
+        fragment_s=int(fragment_time) if fragment_time else None, price_milli=round(price * 1000) if price is not None else None,
+        check=check, lease_s=int(lease), valid_s=int(valid), draft=draft,
+    )  # fmt: skip
+    if session.as_json:
+        print_json("contract/1", view)
+        return
+    for line in contract_lines(view, brief=not draft):
+        say(line)
+    if not draft:
+        say(f"what becomes of it: company contract show {view['id']}")

@@ -22,11 +22,17 @@ from p2p.base.errors import UsageError
 @click.option("--to", "only_to", multiple=True, metavar="COMPANY", help="Only to these companies, by id.")
 @click.option("--price", type=click.FloatRange(0), default=0.0, help="Favours asked per unit given; 0 asks nothing.")
 @click.option("--max-frame", type=DURATION, metavar="TIME", help="Longest contract, such as 2h.")
+@click.option(
+    "--auto-accept",
+    type=click.Choice(("never", "trusted", "any")),
+    default="never",
+    help="Sign offers that fit without asking: of nobody, of companies that computed for us within their credit, or of anybody.",
+)
 @click.option("--preview", is_flag=True, help="Only say what would be offered.")
 @click.pass_context
 def lend(
     ctx: click.Context, max_workers: int | None, until: str | None, schedule: str, min_trust: float, only_to: tuple[str, ...], price: float,
-    max_frame: float | None, preview: bool,
+    max_frame: float | None, auto_accept: str, preview: bool,
 ) -> None:  # fmt: skip
     """Offer idle workers to other companies. The offer is signed and found in the network until `company lend stop`."""
     if ctx.invoked_subcommand is not None:
@@ -36,7 +42,7 @@ def lend(
         raise click.UsageError("give --max-workers N (slots), or status, or stop")
     view = session.client().network.lend(
         max_workers, until=until_of(until, time.time()), schedule=schedule, min_trust=min_trust, only_to=list(only_to),
-        price_milli=round(price * 1000), max_frame_s=int(max_frame or 0), preview=preview,
+        price_milli=round(price * 1000), max_frame_s=int(max_frame or 0), auto_accept=auto_accept, preview=preview,
     )  # fmt: skip
     _show(session, view)
 
@@ -80,6 +86,15 @@ def _show(session: Session, view: dict[str, Any]) -> None:
         terms += [f"trust at least {view['min_trust']:g}"] if view["min_trust"] else []
         terms += [f"only to {', '.join(view['only_to'])}"] if view["only_to"] else []
         say(f"  terms     {safe('; '.join(terms))}")
+        asked = {
+            "never": "every offer waits for you: company contract list --inbox",
+            "any": "offers of anybody that fit are signed by themselves",
+        }
+        trusted = "offers of companies that computed for us are signed by themselves, within their credit"
+        say(f"  signing   {asked.get(view['auto_accept'], trusted)}")
+        say(f"  never     a guest can never reach {'; '.join(view['never'])}")
+    if view["promised"]:
+        say(f"  promised  {view['promised']} slots under contracts")
     for capability in view["capabilities"]:
         say(f"  offered   {safe(capability)}: {view['slots']} idle slots")
     if view["published"]:

@@ -21,6 +21,7 @@ from p2p.base.errors import UsageError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from company.client.contracts import ContractsClient
     from company.client.job import Job
     from company.client.network import NetworkClient
     from company.client.source import Progress
@@ -75,6 +76,13 @@ class Client:
     def backup(self, target: Path) -> dict[str, Any]:
         """Have the chief write a backup to a path on its own machine."""
         return dict(self.transport.json("POST", "/api/v1/admin/backup", {"path": str(target)}, timeout_s=3600.0))
+
+    @property
+    def contracts(self) -> ContractsClient:
+        """Contracts with other companies, and their reputation."""
+        from company.client.contracts import ContractsClient
+
+        return ContractsClient(self.transport)
 
     @property
     def network(self) -> NetworkClient:

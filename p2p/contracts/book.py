@@ -153,7 +153,7 @@ class Book:
             return (TurnedAway(event.peer, "company-blocked", "this company does not deal with yours"),)
         try:
             code, body, last = split_wire_untrusted(event.wire)
-            about = body if code == GOT else _about_untrusted(body)
+            about = body if code == GOT else about_untrusted(body)
         except MalformedMessage as error:
             return (TurnedAway(event.peer, error.code, error.text),)
         key = self.find(event.peer, about)
@@ -259,7 +259,7 @@ class Book:
                 raise InvariantBroken("slots are promised to a contract that is over")
 
 
-def _about_untrusted(body: bytes) -> bytes:
+def about_untrusted(body: bytes) -> bytes:
     """What an unverified message says it is about; only to find whom to ask. Raises only `MalformedMessage`."""
     array = array_untrusted(body, 16 << 10)
     about = array[4] if len(array) > 4 else None  # code, version, author, peer, about: see `messages.Header`

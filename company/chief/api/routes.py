@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from company.chief.api.auth import Auth
 from company.chief.api.calls import call_endpoints
+from company.chief.api.contracts import contract_endpoints
 from company.chief.api.gate import Endpoint, Gate
 from company.chief.api.jobs import job_endpoints
 from company.chief.api.live import event_endpoints
@@ -39,7 +40,7 @@ def api_routes(chief: Chief, *, auth: Auth, gate: Gate | None = None) -> list[Ro
         + worker_endpoints()
         + event_endpoints()
     )
-    endpoints += network_endpoints()
+    endpoints += network_endpoints() + contract_endpoints()
     endpoints += system_endpoints(door.metrics, lambda: openapi_document(endpoints, chief.company().version))
     endpoints.sort(key=lambda e: (e.pattern.count("{"), e.pattern))
     return [door.route(endpoint) for endpoint in endpoints]

@@ -39,6 +39,7 @@ class Ground:
     known: Known
     unix_time: Callable[[], UnixTime]
     trust_of: Callable[[str], float | None] = lambda company: None
+    promised: Callable[[], int] = lambda: 0  # slots under contracts
     report: Report = field(default_factory=Report)
     relays: tuple[Relay, ...] = ()  # those that we keep a channel to
 

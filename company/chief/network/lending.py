@@ -19,6 +19,13 @@ from p2p.reputation.score import score
 
 MAX_SLOTS = 100_000
 MAX_NAMED = 100
+NEVER_REACHED = (  # by a guest, whatever the terms say
+    "the network, other than by its results",
+    "files and other processes of this machine",
+    "other guests and this company's own work",
+    "more memory, scratch, time or slots than the contract names",
+    "anything after it ends: scratch is wiped",
+)
 QUIET_S = 30.0  # between two advertisements that differ in the number of slots only
 NEWCOMER_TRUST = score(()).value  # 0.05: what the formula gives without any contract
 ISOLATED = ("bubblewrap",)  # a stranger's code runs on no other rung
@@ -35,6 +42,7 @@ class Policy:
     only_to: tuple[str, ...] = ()  # company ids; empty: whoever is trusted enough
     price_milli: int = 0
     max_frame_s: int = 0
+    auto_accept: str = "never"  # offers that fit are signed without a person: never | trusted | any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +79,8 @@ def checked(policy: Policy, now: UnixTime) -> Policy:
         raise UsageError("bad-lending", f"--max-workers lies in 1..{MAX_SLOTS}, got {policy.max_slots}")
     if policy.until is not None and policy.until <= now:
         raise UsageError("bad-lending", "--until lies in the past")
+    if policy.auto_accept not in ("never", "trusted", "any"):
+        raise UsageError("bad-lending", f"--auto-accept is never, trusted or any, got {policy.auto_accept[:20]!r}")
     if not 0 <= policy.min_trust_permille <= 1000:
         raise UsageError("bad-lending", "--min-trust lies in 0..1")
     if len(policy.only_to) > MAX_NAMED or any(not name.startswith("co-") or len(name) != 19 for name in policy.only_to):

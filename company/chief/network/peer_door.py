@@ -30,7 +30,7 @@ from p2p.net.clock import read_unix
 from p2p.net.hello import refusal
 from p2p.net.rpc import dial
 
-PURPOSES = ("peer", "relay", "relay-keep")
+PURPOSES = ("peer", "relay", "relay-keep", "contract")
 SILENT_AFTER_S = 30.0
 DIAL_S = 4.0
 FIND_S = 8.0
@@ -56,6 +56,8 @@ class PeerDoor:
     dials: Buckets
     guests: Callable[[Channel], Awaitable[None]] | None = None  # another company's workers, where they come by a relay
     channels: int = 0
+    contracts: Callable[[Channel], Awaitable[None]] | None = None
+    halves: Callable[[Channel, pm.AskHalves], Awaitable[None]] | None = None
 
     async def on_channel(self, channel: Channel) -> None:
         """One channel to its end."""
@@ -71,6 +73,8 @@ class PeerDoor:
                     await self.relays.on_keep(channel)
                 case "relay":
                     await self.relays.on_relay(channel)
+                case "contract" if self.contracts is not None:
+                    await self.contracts(channel)
                 case _:
                     await self._serve(channel)
         except ParallelError as error:
@@ -95,6 +99,8 @@ class PeerDoor:
                     await channel.send(await self._dial_back(channel, message))
                 case pm.FindOffers():
                     await self._find(channel, message)
+                case pm.AskHalves() if self.halves is not None:
+                    await self.halves(channel, message)
                 case _:
                     raise MalformedMessage(f"another chief may not send {type(message).__name__}")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import trio
 
@@ -14,7 +14,7 @@ from company.chief.network.asking import Asking, capability_of
 from company.chief.network.contacts import company_of_node
 from company.chief.network.finding import Finding
 from company.chief.network.ground import Ground
-from company.chief.network.lending import Policy, Standing, checked
+from company.chief.network.lending import NEVER_REACHED, Policy, Standing, checked
 from company.chief.network.outreach import Outreach
 from company.chief.network.peer_door import PeerDoor
 from company.chief.network.relay import RelayDesk
@@ -39,6 +39,7 @@ class NetworkService:
     relays: RelayDesk
     tracker: TrackerBook
     machines: Callable[[], int]
+    also: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  # what else runs as long as the network does
 
     async def load(self) -> None:
         """What was added and lent before."""
@@ -56,6 +57,7 @@ class NetworkService:
                     self.advertising.run,
                     self.outreach.run,
                     self._tend,
+                    *self.also,
                 ):
                     nursery.start_soon(part)
         finally:
@@ -187,7 +189,7 @@ class NetworkService:
             Policy(
                 max_slots=request.max_workers, until=UnixTime(math.ceil(request.until)) if request.until is not None else None,
                 schedule=request.schedule, min_trust_permille=round(request.min_trust * 1000), only_to=tuple(request.only_to),
-                price_milli=request.price_milli, max_frame_s=request.max_frame_s,
+                price_milli=request.price_milli, max_frame_s=request.max_frame_s, auto_accept=request.auto_accept,
             ),
             self.ground.unix_time(),
         )  # fmt: skip
@@ -207,6 +209,8 @@ class NetworkService:
             view.max_workers, view.until, view.schedule = policy.max_slots, policy.until, policy.schedule
             view.min_trust, view.only_to = policy.min_trust_permille / 1000, list(policy.only_to)
             view.price_milli, view.max_frame_s = policy.price_milli, policy.max_frame_s
+            view.auto_accept, view.never = policy.auto_accept, list(NEVER_REACHED)
+        view.promised = self.ground.promised()
         view.slots = max((a.slots for a in standing.advertisements), default=0)
         view.capabilities = [a.capability for a in standing.advertisements]
         view.published = list(self.ground.directory.status().published)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from company.chief.store import schema
 from company.chief.store.rows import Rows
@@ -93,6 +93,34 @@ def journal(conn: Connection, peer: bytes, nonce: bytes) -> list[bytes]:
 def add_half(conn: Connection, row: HalfRow) -> None:
     """Add a half. A second one at its place of the chain, or about its contract, is an integrity error: it would be a fork."""
     _halves.insert(conn, [row])
+
+
+def keep_half(conn: Connection, row: HalfRow) -> tuple[HalfRow, ...]:
+    """Keep another company's half. Returns those that stand in its way with other bytes: then it is not kept, and they are a fork."""
+    known = _halves.load(conn, _h.author == row.author, or_(_h.chain_sequence == row.chain_sequence, _h.contract == row.contract))
+    if not known:
+        _halves.insert(conn, [row])
+    return tuple(x for x in known if x.body != row.body)
+
+
+def all_halves(conn: Connection, limit: int) -> tuple[HalfRow, ...]:
+    """Halves of everybody, at most so many."""
+    return _halves.load(conn, order_by=(_h.author, _h.chain_sequence), limit=limit)
+
+
+def halves_about(conn: Connection, contract: bytes) -> tuple[HalfRow, ...]:
+    """Both halves of one contract, as far as they are here."""
+    return _halves.load(conn, _h.contract == contract, order_by=(_h.author,))
+
+
+def load_over(conn: Connection, limit: int) -> tuple[ContractRow, ...]:
+    """Contracts that are over, those with the latest offers first."""
+    return _contracts.load(conn, schema.contract.c.is_over.is_(True), order_by=(schema.contract.c.offer_expires.desc(),), limit=limit)
+
+
+def proofs_against(conn: Connection, author: bytes) -> list[bytes]:
+    """Proofs of forks of one company."""
+    return [row.proof for row in _proofs.load(conn, schema.fork_proof.c.author == author, limit=100)]
 
 
 def chain(conn: Connection, author: bytes, first: int = 1, limit: int = 1000) -> tuple[HalfRow, ...]:

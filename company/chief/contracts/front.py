@@ -1,0 +1,129 @@
+"""The contracts of a chief as the HTTP side sees them: `ContractsPort` with a network, and without one (I/O through the desk)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+from company import contract_views as cv
+from company.chief.contracts.desk import Desk
+from company.chief.contracts.trust import Trust
+from company.chief.network.off import HINT, TEXT
+from p2p.base.errors import Unavailable
+
+
+@dataclass(slots=True)
+class Front:
+    """Hands each call to the part that knows."""
+
+    desk: Desk
+    trust: Trust
+
+    async def list_contracts(self, section: str | None) -> list[cv.ContractInfo]:
+        return await self.desk.list_contracts(section)
+
+    async def contract(self, ref: str) -> cv.ContractInfo:
+        return await self.desk.contract(ref)
+
+    def waiting(self) -> int:
+        return self.desk.waiting()
+
+    async def request(self, request: cv.ContractRequest) -> cv.ContractInfo:
+        return await self.desk.request(request)
+
+    async def send(self, ref: str, digest: str) -> cv.ContractInfo:
+        return await self.desk.send(ref, digest)
+
+    async def discard(self, ref: str) -> None:
+        await self.desk.discard(ref)
+
+    async def accept(self, ref: str, request: cv.ContractAccept) -> cv.ContractInfo:
+        return await self.desk.accept(ref, request)
+
+    async def reject(self, ref: str, request: cv.ContractReject) -> cv.ContractInfo:
+        return await self.desk.reject(ref, request)
+
+    async def counter(self, ref: str, request: cv.ContractCounter) -> cv.ContractInfo:
+        return await self.desk.counter(ref, request)
+
+    async def revoke(self, ref: str, request: cv.ContractRevoke) -> cv.ContractInfo:
+        return await self.desk.revoke(ref, request)
+
+    async def renew(self, ref: str, request: cv.ContractRenew) -> cv.ContractInfo:
+        return await self.desk.renew(ref, request)
+
+    async def look_later(self, ref: str) -> cv.ContractInfo:
+        return await self.desk.look_later(ref)
+
+    async def block(self, ref: str) -> int:
+        return await self.desk.block(ref)
+
+    async def receipts(self, ref: str) -> list[cv.ReceiptView]:
+        return await self.desk.receipts(ref)
+
+    async def export(self, ref: str) -> bytes:
+        return await self.desk.export(ref)
+
+    def reputation(self) -> list[cv.ReputationView]:
+        return self.trust.ranking()
+
+    async def explain(self, company: str, *, ask: bool) -> cv.ReputationExplained:
+        return await self.trust.explain(company, ask=ask)
+
+
+class ContractsOff:
+    """Keeps `ContractsPort` for a chief without a network: lists are empty, the rest is refused."""
+
+    async def list_contracts(self, section: str | None) -> list[cv.ContractInfo]:
+        return []
+
+    def waiting(self) -> int:
+        return 0
+
+    def reputation(self) -> list[cv.ReputationView]:
+        return []
+
+    async def contract(self, ref: str) -> cv.ContractInfo:
+        self._refuse()
+
+    async def request(self, request: cv.ContractRequest) -> cv.ContractInfo:
+        self._refuse()
+
+    async def send(self, ref: str, digest: str) -> cv.ContractInfo:
+        self._refuse()
+
+    async def discard(self, ref: str) -> None:
+        self._refuse()
+
+    async def accept(self, ref: str, request: cv.ContractAccept) -> cv.ContractInfo:
+        self._refuse()
+
+    async def reject(self, ref: str, request: cv.ContractReject) -> cv.ContractInfo:
+        self._refuse()
+
+    async def counter(self, ref: str, request: cv.ContractCounter) -> cv.ContractInfo:
+        self._refuse()
+
+    async def revoke(self, ref: str, request: cv.ContractRevoke) -> cv.ContractInfo:
+        self._refuse()
+
+    async def renew(self, ref: str, request: cv.ContractRenew) -> cv.ContractInfo:
+        self._refuse()
+
+    async def look_later(self, ref: str) -> cv.ContractInfo:
+        self._refuse()
+
+    async def block(self, ref: str) -> int:
+        self._refuse()
+
+    async def receipts(self, ref: str) -> list[cv.ReceiptView]:
+        self._refuse()
+
+    async def export(self, ref: str) -> bytes:
+        self._refuse()
+
+    async def explain(self, company: str, *, ask: bool) -> cv.ReputationExplained:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise Unavailable("network-off", TEXT, hint=HINT)

@@ -1,0 +1,100 @@
+"""Contract path 3/8 - which offer fits what this company lends, and who may do what with a contract now (pure).
+
+An offer that fits may be accepted without a person where the owner said so; one that does not fit is never accepted, by nobody. Slots are
+counted by the ledger of `p2p.contracts.book` besides, before anything is signed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from company.chief.network.lending import Facts, Policy, Standing, may_borrow
+from p2p.contracts.agreement import Agreement
+from p2p.contracts.messages import Nack
+from p2p.contracts.table import ENDING, LIVE, State
+from p2p.contracts.terms import Role, Terms
+
+MAX_SLOTS_OF_ONE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an offer fits, with so many slots; else the code and the sentence that the borrower reads."""
+
+    slots: int
+    code: str = ""
+    text: str = ""
+
+    @property
+    def fits(self) -> bool:
+        return not self.code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """What this company thinks of who asks."""
+
+    company: str
+    score: float | None  # None: no contract with it yet
+    hops: int = 3  # 1: it computed for us, 2: for somebody who did, 3: neither
+    credit_left_core_ms: int = 0
+
+
+def judge(terms: Terms, asker: Asker, policy: Policy | None, standing: Standing, facts: Facts, free: int) -> Verdict:
+    """Whether these terms fit what is lent now. ``free``: slots that the ledger has left."""
+    if policy is None or standing.code != "lending":
+        return Verdict(0, "not-lending", standing.text)
+    if not may_borrow(policy, asker.company):
+        return Verdict(0, "not-lending", "Nothing is lent to this company.")
+    if round((asker.score or 0.0) * 1000) < policy.min_trust_permille:
+        return Verdict(0, "trust-too-low", f"Trust of at least {policy.min_trust_permille / 1000:g} is asked for.")
+    if policy.max_frame_s and terms.end_s > policy.max_frame_s:
+        return Verdict(0, "frame-too-long", f"At most {policy.max_frame_s} s are lent, {terms.end_s} s were asked for.")
+    if policy.until is not None and facts.now + terms.end_s > policy.until:
+        return Verdict(0, "frame-too-long", f"Lending ends in {max(0, policy.until - facts.now)} s.")
+    if terms.price_milli < policy.price_milli:
+        return Verdict(0, "price-too-low", f"{policy.price_milli / 1000:g} favours per core-second are asked for.")
+    if terms.memory_mib > facts.memory_mib:
+        return Verdict(0, "memory-too-large", f"A slot has {facts.memory_mib} MiB, {terms.memory_mib} MiB were asked for.")
+    if terms.runtime.removeprefix("python-") not in facts.pythons:
+        return Verdict(0, "runtime-missing", f"No worker here has {terms.runtime[:20]}.")
+    if free < 1:
+        return Verdict(0, "no-free-slots", "All slots that are lent are promised.")
+    return Verdict(min(terms.slots, free, MAX_SLOTS_OF_ONE))
+
+
+def may_sign_alone(policy: Policy, asker: Asker, terms: Terms) -> bool:
+    """Whether the owner wants offers that fit accepted without being asked: of anybody, or of who is trusted, within its credit."""
+    if policy.auto_accept == "any":
+        return True
+    work_core_ms = terms.slots * terms.time_frame_s * 1000
+    is_trusted = asker.company in policy.only_to or (asker.hops <= 2 and work_core_ms <= asker.credit_left_core_ms)
+    return policy.auto_accept == "trusted" and is_trusted
+
+
+def is_own_proposal(a: Agreement) -> bool:
+    """Whether the offer on the table is, to the byte, what this side proposed itself."""
+    return any(isinstance(s.message, Nack) and s.message.terms == a.terms_bytes for s in a.out)
+
+
+def section_of(role: Role, state: State, *, has_suggestion: bool) -> str:
+    """Where a contract stands on the page: inbox (waits for this side), sent, active, settled, ended."""
+    if state is State.OFFERED:
+        return "inbox" if role is Role.LENDER or has_suggestion else "sent"
+    if state is State.ACCEPTED or state in LIVE or state in ENDING - {State.SETTLED}:
+        return "active"
+    return "settled" if state in (State.SETTLED, State.RATED) else "ended"
+
+
+def actions_of(a: Agreement, state: State) -> list[str]:
+    """What this side may do now, in the words of the command line."""
+    found = a.amendment
+    if state is State.OFFERED and a.role is Role.LENDER:
+        return ["accept", "counter", "reject", "block", "later"] if not a.suggestion else ["reject", "block"]
+    if state is State.OFFERED:
+        return ["accept", "counter", "reject"] if a.suggestion else ["counter", "withdraw"]
+    if state is State.AMENDING and found is not None and found.by is not a.role and found.agreed is None:
+        return ["accept", "reject", "revoke"]
+    if state is State.ACTIVE:
+        return ["revoke", "renew", "counter"]
+    return ["revoke"] if state in LIVE else []

@@ -1,0 +1,170 @@
+"""A chief's contracts, put together (I/O). The ports `company.chief.contracts.desk_port` and `.port` end in its parts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from company.chief.contracts import rules, showing
+from company.chief.contracts.desk import Desk
+from company.chief.contracts.driver import BookDriver
+from company.chief.contracts.links import Links
+from company.chief.contracts.living import Living
+from company.chief.contracts.trust import Trust
+from company.chief.network.lending import Facts as LendingFacts
+from company.chief.network.lending import Policy, Standing
+from p2p.base.errors import Unavailable, UsageError
+from p2p.base.keys import company_id_text
+from p2p.contracts import book as b
+from p2p.contracts import events as e
+from p2p.contracts.signing import Signed
+from p2p.contracts.table import LIVE, State
+from p2p.contracts.terms import Cause, Facts, Role, terms_digest
+
+ACTIVATION_S = 30  # for the borrower's chief to commit, between machines
+FAREWELL_S = 3.0  # for revocations to leave when the chief stops
+_log = logging.getLogger("company.chief.contracts")
+
+
+@dataclass(slots=True, kw_only=True)
+class ContractService:
+    """Listens to the driver and decides what no person is asked about."""
+
+    driver: BookDriver
+    links: Links
+    living: Living
+    desk: Desk
+    trust: Trust
+    lending: Callable[[], tuple[Policy | None, Standing, LendingFacts]]
+    on_change: Callable[[str], None]
+
+    async def load(self) -> None:
+        """Take up what was open before."""
+        self.driver.listener = self
+        await self.trust.load()
+        await self.desk.notes.load()
+        self.driver.book.blocked = set(self.desk.notes.blocked)
+        await self.driver.load()
+
+    async def run(self) -> None:
+        """Until cancelled; then what runs is ended with notice, so that nobody has to wait for the lease."""
+        async with trio.open_nursery() as nursery:
+            for part in (self.links.run, self.driver.run, self.trust.run, self.trust.learn):
+                nursery.start_soon(part)
+            try:
+                for key in list(self.driver.book.contracts):
+                    self._go_on(key)
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(FAREWELL_S, shield=True):
+                    await self.shut_down()
+                self.links.stop()
+
+    async def shut_down(self) -> None:
+        """The chief stops."""
+        for key, machine in list(self.driver.book.contracts.items()):
+            if machine.state in LIVE:
+                self.driver.order(key, e.Revoking(Cause.SHUTDOWN, self.driver.wall(), 0, text="the chief stops"))
+        await self.driver.wait_durable()
+        await self.links.drain()
+
+    # ---- lending -------------------------------------------------------------------------------------------------------------
+    def capacity(self) -> int:
+        """Slots that may be promised at this moment, by the lending policy and by what is really here."""
+        policy, standing, facts = self.lending()
+        if policy is None or standing.code != "lending":
+            return 0
+        return min(policy.max_slots, facts.slots)
+
+    def verdict_of(self, key: b.Key) -> rules.Verdict:
+        """Whether an offer fits."""
+        machine = self.driver.book.contracts[key]
+        if machine.a.terms is None:
+            return rules.Verdict(0, "no-terms", "There are no terms.")
+        policy, standing, facts = self.lending()
+        ledger = self.driver.book.slots
+        ledger.capacity = self.capacity()
+        free = ledger.free + ledger.of(key)
+        return rules.judge(machine.a.terms, self.trust.asker(key.peer), policy, standing, facts, free)
+
+    def may_knock(self, peer: bytes) -> tuple[str, str] | None:
+        """Whether a company's first offer is looked at: not while nothing is lent, nor from whom it is not meant for."""
+        policy, standing, _ = self.lending()
+        if self.desk.notes.is_restored:
+            return "contracts-restored", "This company signs no more contracts."
+        if policy is None:
+            return "not-lending", standing.text
+        if policy.only_to and company_id_text(peer) not in policy.only_to:
+            return "not-lending", "Nothing is lent to this company."
+        return None
+
+    # ---- told by the driver -----------------------------------------------------------------------------------------------
+    def on_changed(self, key: b.Key, cause: Cause) -> None:
+        """A contract is in another state, on disk."""
+        self.living.changed(key)
+        self._go_on(key)
+        self.on_change(showing.shown_id(key.nonce))
+
+    def on_work(self, key: b.Key) -> None:
+        """Work may flow, or may not."""
+        self.living.changed(key)
+
+    def on_hand_over(self, key: b.Key, facts: Facts) -> None:
+        """The other side is back."""
+        self.living.handed_over(key, facts)
+
+    def on_half(self, half: Signed) -> None:
+        """One half more."""
+        self.trust.on_half(half)
+
+    def on_fork(self, author: bytes) -> None:
+        """A proof against a company."""
+        self.trust.evidence.forked.add(author)
+
+    def on_offer(self, key: b.Key) -> None:
+        """An offer waits: accept or refuse it without asking where the owner said so; else a person decides."""
+        self.on_change(showing.shown_id(key.nonce))
+        machine, (policy, _, _) = self.driver.book.contracts[key], self.lending()
+        a = machine.a
+        if a.terms is None or policy is None:
+            return
+        verdict, is_own = self.verdict_of(key), rules.is_own_proposal(a)
+        if verdict.fits and (is_own or rules.may_sign_alone(policy, self.trust.asker(key.peer), a.terms)):
+            self._quietly(key, e.Agreeing(verdict.slots, ACTIVATION_S, self.driver.wall(), terms_digest(a.terms_bytes)))
+        elif not verdict.fits and policy.auto_accept == "any":
+            self._quietly(
+                key, e.Refusing(verdict.code, self.driver.wall(), verdict.text[:80], 60 if verdict.code == "no-free-slots" else 0)
+            )
+
+    def _go_on(self, key: b.Key) -> None:
+        """What follows from a state without asking: the borrower has signed these terms, so it commits to an acceptance of them."""
+        machine, told = self.driver.machine(key), self.driver.told.get(key)
+        if machine is None or told is None or told.state is not machine.state:
+            return
+        a = machine.a
+        if machine.state is State.ACCEPTED and a.role is Role.BORROWER and a.commit is None:
+            self._quietly(key, e.Committing(self.driver.wall()))
+        elif machine.state is State.OFFERED and a.role is Role.LENDER:
+            self.driver.consider(key)
+        elif machine.state is State.AMENDING and a.role is Role.LENDER and a.amendment is not None:
+            self._amendment(key)
+
+    def _amendment(self, key: b.Key) -> None:
+        machine, (policy, standing, facts) = self.driver.book.contracts[key], self.lending()
+        found = machine.a.amendment
+        if found is None or found.by is Role.LENDER or found.agreed is not None or policy is None:
+            return
+        ledger, asker = self.driver.book.slots, self.trust.asker(key.peer)
+        verdict = rules.judge(found.terms, asker, policy, standing, facts, ledger.free + ledger.of(key))
+        if verdict.fits and verdict.slots >= found.terms.slots and rules.may_sign_alone(policy, asker, found.terms):
+            self._quietly(key, e.AgreeingAmendment(self.driver.wall()))
+
+    def _quietly(self, key: b.Key, event: e.Event) -> None:
+        """A command that nobody waits for: where it cannot be carried out, the contract stays for a person."""
+        try:
+            self.driver.order(key, event)
+        except (UsageError, Unavailable) as error:
+            _log.info("contract %s: %s", showing.shown_id(key.nonce), error.text)

@@ -1,0 +1,61 @@
+"""Two companies as processes: an offer is signed by both, survives a kill, is ended, and its receipt verifies offline."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.companies import Companies
+from tests.support.company_processes import MERGE_LIST, SPLIT_RANGE, until
+
+
+def package(root: Path) -> Path:
+    """One whose processor guests could run."""
+    folder = root / "package"
+    (folder / "processor").mkdir(parents=True)
+    (folder / "split.py").write_text(SPLIT_RANGE)
+    (folder / "merge.py").write_text(MERGE_LIST)
+    (folder / "processor" / "main.py").write_text("def process(fragment):\n    return fragment\n")
+    return folder
+
+
+@pytest.mark.slow
+def test_from_a_request_to_a_receipt_through_a_kill_of_each_side(tmp_path: Path) -> None:
+    with Companies(tmp_path) as companies:
+        companies.start("lender")
+        companies.client("lender").network.lend(1, auto_accept="any")
+        companies.start("borrower", "--bootstrap", companies.dht("lender"), workers=0)
+        companies.sees("borrower", "lender", timeout_s=30)
+        borrower, lender_id = companies.client("borrower"), str(companies.of["lender"].ready["chief"]["company"])
+        borrower.upload_package(package(tmp_path))
+        began = time.monotonic()
+        id_ = str(borrower.contracts.request(lender_id, slots=1, time_frame_s=600)["id"])
+
+        def state(name: str) -> str:
+            return str(companies.client(name).contracts.show(id_)["state"])
+
+        until(lambda: state("borrower") == "active" and state("lender") == "active", "both are bound", timeout_s=20)
+        print(f"both bound {time.monotonic() - began:.3f} s after the request")
+        second = borrower.contracts.request(lender_id, slots=1)
+        until(lambda: borrower.contracts.show(second["id"])["state"] == "rejected", "the only slot is promised already", timeout_s=20)
+        assert borrower.contracts.show(second["id"])["reason"]["code"] == "no-free-slots"
+        for name in ("lender", "borrower"):
+            running = companies.of[name]
+            running.kill("chief")
+            running._client = None
+            companies.start(name, *(("--bootstrap", companies.dht("lender")) if name == "borrower" else ()), dht=companies.dht(name),
+                            workers=1 if name == "lender" else 0)  # fmt: skip
+            until(lambda name=name: state(name) == "active", f"{name} has folded its journal", timeout_s=20)
+        borrower = companies.client("borrower")
+        assert borrower.contracts.act(id_, "revoke", notice_s=0)["state"] != "active"
+        until(lambda: state("borrower") == "rated" and state("lender") == "rated", "both halves are exchanged", timeout_s=40)
+        out = tmp_path / "x.contract"
+        assert companies.of["borrower"].command("contract", "export", id_, "-o", str(out)).returncode == 0
+        said = companies.of["borrower"].command("contract", "verify", str(out))
+        assert said.returncode == 0 and "both halves" in said.stdout and "everything holds" in said.stdout
+        shown = companies.of["lender"].command("reputation", "show")
+        assert "1/1" in shown.stdout
+        asked = companies.client("lender").contracts.explain(str(companies.of["borrower"].ready["chief"]["company"]), ask=True)
+        assert asked["view"]["chain"].startswith("1 halves, whole") and asked["inputs"]["formula"]

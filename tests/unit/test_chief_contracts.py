@@ -1,0 +1,313 @@
+"""The daemon's side of contracts: journals before effects, restarts, a bounded inbox, what binds to what was read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from dataclasses import replace as change
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import pytest
+import trio
+import trio.testing
+
+from company import contract_views as cv
+from company.chief.contracts import rules
+from company.chief.contracts.archive import Archive
+from company.chief.contracts.desk import Desk, Party
+from company.chief.contracts.driver import BookDriver, Op
+from company.chief.contracts.notes import Notes
+from company.chief.contracts.showing import shown_id
+from company.chief.contracts.trust import halves_untrusted, head_untrusted
+from company.chief.facade import Conflict
+from company.chief.network.lending import Facts as LendingFacts
+from company.chief.network.lending import Policy, Standing
+from company.chief.store.store import Store
+from p2p.base.clock import UnixTime
+from p2p.base.errors import MalformedMessage
+from p2p.base.frames import Frame
+from p2p.base.keys import Identity
+from p2p.base.schema import Message
+from p2p.contracts import book as b
+from p2p.contracts import events as e
+from p2p.contracts.chain import Chain
+from p2p.contracts.export import read_export_untrusted, verify_export
+from p2p.contracts.signing import Signed, Signer
+from p2p.contracts.table import State
+from p2p.contracts.terms import Cause, Facts, Role, Terms
+from tests.support.contract_world import NET, TERMS
+
+BORROWER, LENDER, STRANGER = Identity(b"b" * 32), Identity(b"l" * 32), Identity(b"s" * 32)
+
+
+class Writing:
+    """The committer's port over a store: in order, and never before it is on disk."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.is_stuck = False
+
+    def add(self, *, ops: Sequence[Op] = (), then: Callable[[], None] | None = None) -> None:
+        if not self.is_stuck:
+            self.store.write_soon(*ops, on_committed=then)
+
+
+@dataclass
+class Side:
+    """One company without a network: what it sends is handed to the other's driver."""
+
+    identity: Identity
+    store: Store
+    driver: BookDriver
+    writing: Writing
+    desk: Desk
+    peers: dict[bytes, Side] = field(default_factory=dict)
+    changed: list[State] = field(default_factory=list)
+    sent: list[tuple[bytes, Message]] = field(default_factory=list)
+    auto: bool = False
+
+    def on_changed(self, key: b.Key, cause: Cause) -> None:
+        machine = self.driver.book.contracts[key]
+        self.changed.append(self.driver.told[key].state)
+        if machine.state is State.ACCEPTED and machine.a.role is Role.BORROWER:
+            self.driver.order(key, e.Committing(self.driver.wall()))
+
+    def on_work(self, key: b.Key) -> None: ...
+    def on_hand_over(self, key: b.Key, facts: Facts) -> None: ...
+    def on_half(self, half: Signed) -> None: ...
+    def on_fork(self, author: bytes) -> None: ...
+
+    def on_offer(self, key: b.Key) -> None:
+        if self.auto:
+            self.driver.order(key, e.Agreeing(1, 30, self.driver.wall()))
+
+    def send(self, peer: bytes, message: Message) -> None:
+        self.sent.append((peer, message))
+        if peer in self.peers:
+            trio.lowlevel.current_trio_token().run_sync_soon(self._deliver, peer, message)
+
+    def _deliver(self, peer: bytes, message: Message) -> None:
+        if peer in self.peers:
+            self.peers[peer].driver.on_message(self.identity.public, message)
+
+
+def side(identity: Identity, store: Store, *, capacity: int = 0) -> Side:
+    signer, late = Signer(identity, NET), list[Side]()
+    writing = Writing(store)
+    driver = BookDriver(
+        book=b.Book(signer, Chain(signer), capacity=capacity), store=store, writing=writing,
+        send=lambda peer, message: late[0].send(peer, message), wall=lambda: UnixTime(1_790_000_000),
+    )  # fmt: skip
+
+    async def party(company: str) -> Party:
+        return Party(key=LENDER.public)
+
+    async def draft(request: cv.ContractRequest, party: Party) -> Terms:
+        return change(TERMS, slots=request.slots)
+
+    desk = Desk(
+        driver=driver, notes=Notes(store), archive=Archive(store, identity.public, NET), party=party, draft_terms=draft,
+        verdict_of=lambda key: rules.Verdict(1), capacity=lambda: capacity, name_of=lambda key: "",
+    )  # fmt: skip
+    late.append(Side(identity, store, driver, writing, desk))
+    driver.listener = late[0]
+    return late[0]
+
+
+@asynccontextmanager
+async def two(tmp_path: Path, *, auto: bool) -> AsyncIterator[tuple[Side, Side]]:
+    first, second = Store.open(tmp_path / "b.sqlite"), Store.open(tmp_path / "l.sqlite")
+    try:
+        borrower, lender = side(BORROWER, first), side(LENDER, second, capacity=1)
+        borrower.peers, lender.peers, lender.auto = {LENDER.public: lender}, {BORROWER.public: borrower}, auto
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(borrower.driver.run)
+            nursery.start_soon(lender.driver.run)
+            yield borrower, lender
+            borrower.writing.is_stuck = lender.writing.is_stuck = True  # nothing more is written or said: the stores are closed next
+            borrower.peers, lender.peers = {}, {}
+            nursery.cancel_scope.cancel()
+    finally:
+        await first.aclose()
+        await second.aclose()
+
+
+async def until(what: Callable[[], bool]) -> None:
+    with trio.fail_after(20):
+        while not what():  # noqa: ASYNC110 - it is about many objects, not one event
+            await trio.sleep(0.005)
+
+
+async def test_from_the_offer_to_a_receipt_that_verifies(tmp_path: Path) -> None:
+    async with two(tmp_path, auto=True) as (borrower, lender):
+        view = await borrower.desk.request(cv.ContractRequest(company="lender", slots=1))
+        assert view.section == "sent" and view.words and view.digest
+        await until(lambda: State.ACTIVE in lender.changed and State.ACTIVE in borrower.changed)
+        assert lender.driver.book.slots.promised == 1
+        await borrower.desk.revoke(view.id, cv.ContractRevoke(notice_s=0))
+        await until(lambda: State.RATED in lender.changed and State.RATED in borrower.changed)
+        verdict = verify_export(read_export_untrusted(await borrower.desk.export(view.id)))
+        assert verdict.holds and verdict.facts["receipt"] == "both halves", verdict.faults
+        assert len(await lender.desk.receipts(view.id)) == 2 and lender.driver.book.slots.promised == 0
+        heads = [side.driver.book.chain.head(UnixTime(5)) for side in (borrower, lender)]
+        assert [h.message.chain_sequence for h in heads] == [1, 1]  # type: ignore[attr-defined]
+
+
+async def test_nothing_is_said_before_it_is_on_disk(tmp_path: Path) -> None:
+    async with two(tmp_path, auto=True) as (borrower, lender):
+        lender.writing.is_stuck = True
+        await borrower.desk.request(cv.ContractRequest(company="lender"))
+        await until(lambda: bool(lender.driver.book.contracts))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert lender.sent == [] and lender.changed == []  # it has read the offer, and cannot say so
+
+
+async def test_a_restart_folds_the_journals_and_goes_on(tmp_path: Path) -> None:
+    async with two(tmp_path, auto=True) as (borrower, lender):
+        view = await borrower.desk.request(cv.ContractRequest(company="lender"))
+        await until(lambda: State.ACTIVE in lender.changed and State.ACTIVE in borrower.changed)
+        await lender.driver.wait_durable()
+        again = side(LENDER, lender.store, capacity=1)
+        lender.peers = {}
+        again.peers, borrower.peers = {BORROWER.public: borrower}, {LENDER.public: again}
+        await again.driver.load()
+        (key,) = again.driver.book.contracts
+        assert again.driver.book.contracts[key].state is State.ACTIVE and again.driver.book.slots.promised == 1
+        assert shown_id(key.nonce) == view.id
+        await until(lambda: len(borrower.driver.book.contracts[b.Key(LENDER.public, key.nonce)].a.came) >= 2)  # its RESUME came
+        await again.desk.revoke(view.id, cv.ContractRevoke(notice_s=0))
+        await until(lambda: State.RATED in again.changed and State.RATED in borrower.changed)
+        again.writing.is_stuck, again.peers = True, {}
+
+
+async def test_accepting_binds_to_the_text_that_was_read(tmp_path: Path) -> None:
+    async with two(tmp_path, auto=False) as (borrower, lender):
+        sent = await borrower.desk.request(cv.ContractRequest(company="lender"))
+        await until(lambda: lender.desk.waiting() == 1)
+        read = await lender.desk.contract(sent.id)
+        assert read.section == "inbox" and read.digest == sent.digest
+        await borrower.desk.counter(sent.id, cv.ContractCounter(price_milli=7))
+        await until(lambda: lender.desk.info(b.Key(BORROWER.public, lender.driver.book.inbox()[0].nonce)).digest != read.digest)
+        with pytest.raises(Conflict, match="not the text"):
+            await lender.desk.accept(sent.id, cv.ContractAccept(digest=read.digest))
+        assert lender.driver.book.slots.promised == 0
+        now = await lender.desk.contract(sent.id)
+        assert [(d.field, d.becomes) for d in now.differences] == [("price_milli", "7")]
+        await lender.desk.accept(sent.id, cv.ContractAccept(digest=now.digest))
+        await until(lambda: State.ACTIVE in borrower.changed)
+
+
+async def test_a_counter_proposal_shows_what_differs_and_may_be_taken(tmp_path: Path) -> None:
+    async with two(tmp_path, auto=False) as (borrower, lender):
+        sent = await borrower.desk.request(cv.ContractRequest(company="lender", slots=2))
+        await until(lambda: lender.desk.waiting() == 1)
+        await lender.desk.counter(sent.id, cv.ContractCounter(slots=1, reason="only one is idle"))
+        await until(lambda: borrower.desk.waiting() == 1)
+        view = await borrower.desk.contract(sent.id)
+        assert [(d.field, d.was, d.becomes) for d in view.differences] == [("slots", "2", "1")] and view.can_accept
+        assert view.reason is not None and "only one is idle" in view.reason.text
+        await borrower.desk.accept(sent.id, cv.ContractAccept(digest=view.digest))
+        key = b.Key(BORROWER.public, lender.driver.book.inbox()[0].nonce)
+        await until(lambda: lender.driver.book.contracts[key].a.terms.slots == 1)  # type: ignore[union-attr]
+        assert rules.is_own_proposal(lender.driver.book.contracts[key].a)
+
+
+async def test_a_thousand_offers_of_one_stranger_stay_bounded(tmp_path: Path) -> None:
+    async with two(tmp_path, auto=False) as (_, lender):
+        other = Store.open(tmp_path / "s.sqlite")
+        try:
+            stranger = side(STRANGER, other)
+            stranger.peers, lender.peers = {LENDER.public: lender}, {STRANGER.public: stranger}
+            for number in range(1000):
+                key = b.Key(LENDER.public, number.to_bytes(32, "big"))
+                stranger.driver.order(key, e.Propose(TERMS, 600, UnixTime(1_790_000_000)))
+            await stranger.driver.wait_durable()
+            await until(lambda: lender.desk.waiting() > 0)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert lender.desk.waiting() <= b.MAX_OPEN_OFFERS_PER_PEER
+            assert len(lender.driver.book.contracts) <= b.MAX_OPEN_OFFERS_PER_PEER
+            (first, *_) = lender.driver.book.inbox()
+            assert await lender.desk.block(shown_id(first.nonce)) >= 1
+            assert lender.desk.waiting() == 0
+            stranger.driver.order(b.Key(LENDER.public, b"z" * 32), e.Propose(TERMS, 600, UnixTime(1_790_000_000)))
+            await stranger.driver.wait_durable()
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert lender.desk.waiting() == 0
+            await lender.driver.wait_durable()
+        finally:
+            stranger.writing.is_stuck, stranger.peers = True, {}
+            lender.peers = {}
+            await other.aclose()
+
+
+async def test_drafts_are_kept_unsigned_and_later_silences_the_badge(tmp_path: Path) -> None:
+    async with two(tmp_path, auto=False) as (borrower, lender):
+        draft = await borrower.desk.request(cv.ContractRequest(company="lender", draft=True))
+        assert draft.section == "drafts" and borrower.sent == []
+        notes = Notes(borrower.store)
+        await notes.load()
+        assert list(notes.drafts) == [draft.id]
+        with pytest.raises(Conflict, match="not the text"):
+            await borrower.desk.send(draft.id, "00" * 32)
+        assert (await borrower.desk.send(draft.id, draft.digest)).section == "sent"
+        await until(lambda: lender.desk.waiting() == 1)
+        await lender.desk.look_later(draft.id)
+        assert lender.desk.waiting() == 0 and [v.id for v in await lender.desk.list_contracts("inbox")] == [draft.id]
+        assert (await lender.desk.reject(draft.id, cv.ContractReject(reason="not today"))).state == "rejected"
+        await until(lambda: State.REJECTED in borrower.changed)
+        refused = await borrower.desk.contract(draft.id)
+        assert refused.reason is not None and "not today" in refused.reason.text
+
+
+LENDING = Standing("lending", "1 slot is offered.")
+HERE = LendingFacts(
+    arch="x86_64", pythons=("3.11",), rung="bubblewrap", slots=4, idle=4, machines=1, cores=4, memory_mib=1024, speed=1, endpoints=(),
+    relays=(), minute_of_week=0, now=UnixTime(100),
+)  # fmt: skip
+ASKER = rules.Asker(company="co-aaaaaaaaaaaaaaaa", score=0.5, hops=2, credit_left_core_ms=10**9)
+
+
+@pytest.mark.parametrize(
+    ("terms", "policy", "free", "code"),
+    [
+        ({}, {}, 4, ""),
+        ({}, {}, 0, "no-free-slots"),
+        ({"memory_mib": 2048}, {}, 4, "memory-too-large"),
+        ({"runtime": "python-3.14"}, {}, 4, "runtime-missing"),
+        ({"price_milli": 1}, {"price_milli": 2}, 4, "price-too-low"),
+        ({"time_frame_s": 61}, {"max_frame_s": 60}, 4, "frame-too-long"),
+        ({}, {"until": UnixTime(120)}, 4, "frame-too-long"),
+        ({}, {"min_trust_permille": 600}, 4, "trust-too-low"),
+        ({}, {"only_to": ("co-bbbbbbbbbbbbbbbb",)}, 4, "not-lending"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_reason(terms: dict[str, object], policy: dict[str, object], free: int, code: str) -> None:
+    found = rules.judge(change(TERMS, **terms), ASKER, Policy(max_slots=4, **policy), LENDING, HERE, free)  # type: ignore[arg-type]
+    assert found.code == code and (found.slots == TERMS.slots if found.fits else bool(found.text))
+
+
+def test_who_is_signed_with_unasked() -> None:
+    far = change(ASKER, hops=3)
+    poor = change(ASKER, credit_left_core_ms=1)
+    for auto, asker, expected in (
+        ("never", ASKER, False), ("trusted", ASKER, True), ("trusted", far, False), ("trusted", poor, False), ("any", far, True),
+    ):  # fmt: skip
+        assert rules.may_sign_alone(Policy(max_slots=1, auto_accept=auto), asker, TERMS) is expected
+
+
+def test_halves_and_heads_of_others_are_read_with_bounds() -> None:
+    signer = Signer(LENDER, NET)
+    head = Chain(signer).head(UnixTime(7))
+    assert head_untrusted(signer, LENDER.public, head.wire).hash == head.hash
+    for bad in (b"", head.wire[:-1], msgpack.packb([21, b"", b""]), msgpack.packb([1, 2])):
+        with pytest.raises(MalformedMessage):
+            head_untrusted(signer, LENDER.public, bad)
+    with pytest.raises(MalformedMessage):
+        head_untrusted(signer, BORROWER.public, head.wire)
+    for items in ([b"x"] * 201, [b"x"], [msgpack.packb([b"", b""])]):
+        frame = Frame([], np.array([len(i) for i in items], dtype="<u4"), memoryview(b"".join(items)))
+        with pytest.raises(MalformedMessage):
+            halves_untrusted(signer, LENDER.public, frame)
