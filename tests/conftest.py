@@ -7,6 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# a loaded machine is not a wrong result: no test of ours is bounded by the clock of one example
+settings.register_profile("no-clock", deadline=None)
+settings.load_profile("no-clock")
 
 CHROMIUM = ("chromium", "chromium-browser")
 FOLDERS = ("unit", "properties", "ports", "faults", "e2e")

@@ -39,7 +39,7 @@ def search(session: Session, slots: int, memory: int | None, python: str | None,
 
 @borrow.command()
 @click.argument("company", metavar="OFFER")
-@click.option("--slots", type=click.IntRange(1, 1024), default=1)
+@click.option("--slots", type=click.IntRange(1, 1024), default=1, help="How many slots to ask for.")
 @click.option("--time-frame", type=DURATION, default="2h", metavar="TIME", help="How long, from the acceptance.")
 @click.option("--package", metavar="PKG", help="What guests run: digest or name (else the newest job's, or the only one).")
 @click.option("--memory", type=SIZE, metavar="SIZE", help="Per fragment (else what the package says).")

@@ -92,12 +92,12 @@ def reject(session: Session, id_: str, reason: str, retry_after: float | None) -
 
 @contract.command()
 @click.argument("id_", metavar="ID")
-@click.option("--slots", type=click.IntRange(1))
-@click.option("--time-frame", type=DURATION, metavar="TIME")
+@click.option("--slots", type=click.IntRange(1), help="Propose so many slots.")
+@click.option("--time-frame", type=DURATION, metavar="TIME", help="Propose so long a time, say 2h.")
 @click.option("--memory", type=SIZE, metavar="SIZE", help="Per fragment.")
 @click.option("--fragment-time", type=DURATION, metavar="TIME", help="Longest fragment.")
 @click.option("--price", type=click.FloatRange(0), help="Favours per core-second.")
-@click.option("--reason", default="", metavar="TEXT")
+@click.option("--reason", default="", metavar="TEXT", help="What the other side reads, at most 80 bytes.")
 @pass_session
 def counter(
     session: Session, id_: str, slots: int | None, time_frame: float | None, memory: int | None, fragment_time: float | None,
@@ -116,7 +116,7 @@ def counter(
 @contract.command()
 @click.argument("id_", metavar="ID")
 @click.option("--now", is_flag=True, help="Without notice: what runs is stopped.")
-@click.option("--reason", default="", metavar="TEXT")
+@click.option("--reason", default="", metavar="TEXT", help="What the other side reads, at most 80 bytes.")
 @pass_session
 def revoke(session: Session, id_: str, now: bool, reason: str) -> None:
     """End it. In force here at once, whether or not the other side can be reached."""
@@ -164,7 +164,7 @@ def receipts(session: Session, id_: str) -> None:
 
 @contract.command()
 @click.argument("id_", metavar="ID")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE", help="Where to write it.")
 @pass_session
 def export(session: Session, id_: str, output: Path) -> None:
     """Write every signed message of a contract to a file that anybody can verify."""
