@@ -11,6 +11,7 @@ from pathlib import Path
 
 from company.config import parse_address
 from company.errors import ConfigurationError
+from p2p.net.addresses import is_loopback as is_loopback_host
 from p2p.net.addresses import join_address
 
 ANY_HOST = ("", "*", "0.0.0.0", "::")
@@ -28,14 +29,14 @@ class Certificate:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
+    """Whether only this machine can reach it; also of host:port. For words, not for what may travel in clear."""
     return host.startswith(("127.", "::1", "localhost"))
 
 
 def check_exposure(http: str, *, has_tls: bool) -> None:
     """Raises `ConfigurationError` for a page that other machines could reach without TLS."""
     host, port = parse_address(http)
-    if not has_tls and not is_loopback(host):
+    if not has_tls and not is_loopback_host(host):
         raise ConfigurationError(
             "http-without-tls",
             f"--http {http} is reachable from other machines, and not encrypted",

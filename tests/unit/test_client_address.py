@@ -71,6 +71,17 @@ def test_a_remembered_token_is_private_and_only_for_its_own_address(tmp_path: Pa
     assert find_chief(tmp_path, {}, url="https://evil.example:8470").token is None
 
 
+@pytest.mark.parametrize("host", ["127.evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "chief.example", "[::1:2]"])
+def test_a_name_that_begins_like_this_machine_is_another_one(host: str) -> None:
+    with pytest.raises(ConfigurationError):
+        parse_url(f"http://{host}:8470", "token")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "[::1]"])
+def test_this_machine_needs_no_encryption(host: str) -> None:
+    assert parse_url(f"http://{host}:8470", "token").token == "token"
+
+
 def test_a_token_is_not_sent_in_the_clear_to_another_machine() -> None:
     with pytest.raises(ConfigurationError, match="not encrypted") as caught:
         parse_url("http://far.example:8470", "secret")
