@@ -88,7 +88,7 @@ async def _chief(home: Home, options: dict[str, Any]) -> None:
     name = company_name(home, options.get("name"))
     allow_none = options.get("sandbox") == "none" and bool(options.get("i_understand"))
     async with running_chief(home, name=name, allow_none=allow_none) as chief, trio.open_nursery() as nursery:
-        nursery.start_soon(_until_stopped, chief.stop, nursery.cancel_scope)
+        nursery.start_soon(_until_stopped, chief.stop, nursery.cancel_scope, chief.say_goodbye)
         page = await nursery.start(_serve_page, chief, options)
         wheels = Wheels(home.chief.cache / "wheels", on_built=chief.keep_wheels)
         host, port = parse_address(options.get("rpc") or "0.0.0.0:8468")
@@ -150,6 +150,7 @@ async def _network(chief: Any, options: Mapping[str, Any], task_status: trio.Tas
             jobs=lambda: chief.list_jobs(state=None, limit=1, offset=0)[0],
             on_change=lambda id_: chief.feed.put("contract", id_),
         )  # fmt: skip
+        chief.goodbye = contracts.shut_down
         chief.contracts, chief.seconding = Front(contracts.desk, contracts.trust), contracts.living
         network.also.append(contracts.run)
         task_status.started(network)
@@ -177,7 +178,7 @@ def memory_of(home: Home) -> Memory:
     return Memory(read, write)
 
 
-async def _until_stopped(stop: trio.Event, scope: trio.CancelScope) -> None:
+async def _until_stopped(stop: trio.Event, scope: trio.CancelScope, say_goodbye: Callable[[], Awaitable[None]]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -187,6 +188,7 @@ async def _until_stopped(stop: trio.Event, scope: trio.CancelScope) -> None:
 
             nursery.start_soon(on_signal)
             await stop.wait()
+            await say_goodbye()  # while everything still runs: what is signed now is written and sent
             nursery.cancel_scope.cancel()
     scope.cancel()
 

@@ -11,7 +11,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -88,6 +88,7 @@ class ChiefService:
     calls: CallDesk
     network: NetworkPort
     contracts: ContractsPort
+    goodbye: Callable[[], Awaitable[None]] | None = None  # to other companies, before anything is taken down
     seconding: Contracts | None = None  # the same contracts, for who lends and borrows slots under them
     stop: trio.Event = field(default_factory=trio.Event)
     started: float = field(default_factory=time.time)
@@ -274,6 +275,11 @@ class ChiefService:
 
     def request_stop(self) -> None:
         self.stop.set()
+
+    async def say_goodbye(self) -> None:
+        """End what other companies would otherwise wait for."""
+        if self.goodbye is not None:
+            await self.goodbye()
 
     async def rest_join(self, body: dict[str, Any], remote: str) -> dict[str, Any]:
         return await self.rest.join(body, remote)

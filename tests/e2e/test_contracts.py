@@ -59,3 +59,12 @@ def test_from_a_request_to_a_receipt_through_a_kill_of_each_side(tmp_path: Path)
         assert "1/1" in shown.stdout
         asked = companies.client("lender").contracts.explain(str(companies.of["borrower"].ready["chief"]["company"]), ask=True)
         assert asked["view"]["chain"].startswith("1 halves, whole") and asked["inputs"]["formula"]
+        # a chief that is stopped says so: the other side need not wait for the lease, and stops as fast itself
+        third = str(borrower.contracts.request(lender_id, slots=1, time_frame_s=600)["id"])
+        until(lambda: borrower.contracts.show(third)["state"] == "active", "bound again", timeout_s=20)
+        companies.of["lender"].stop("chief")
+        until(lambda: borrower.contracts.show(third)["state"] != "active", "the borrower was told", timeout_s=5)
+        assert borrower.contracts.show(third)["causes"] == {"lender": "the company was shut down"}
+        began = time.monotonic()
+        companies.of["borrower"].stop("chief")
+        assert time.monotonic() - began < 15.0

@@ -85,6 +85,7 @@ class BookDriver:
     offers: Buckets = field(default_factory=lambda: Buckets(OFFERS_PER_S, OFFERS_BURST, 4096))
     _open: dict[b.Key, rows.ContractRow] = field(default_factory=dict)
     _wake: trio.Event = field(default_factory=trio.Event)
+    is_closed: bool = False
     _about: bytes = m.ZERO  # what the message that is being taken in is about
 
     async def load(self) -> None:
@@ -127,8 +128,14 @@ class BookDriver:
     # ---- in ------------------------------------------------------------------------------------------------------------------
     def handle(self, event: b.BookEvent) -> None:
         """Apply one event and do what follows. Raises `UsageError` or `Unavailable` for a command that cannot be carried out."""
+        if self.is_closed:
+            return
         self._perform(self.book.handle(event, self.now()))
         self._wake.set()
+
+    def close(self) -> None:
+        """Take in and write nothing more: nobody is left to write it, and nothing leaves that is not on disk."""
+        self.is_closed = True
 
     def order(self, key: b.Key, event: e.Event) -> None:
         """A command, or facts, for one contract."""
@@ -152,9 +159,10 @@ class BookDriver:
 
     async def wait_durable(self) -> None:
         """Return when everything that was journalled so far is on disk."""
-        done = trio.Event()
-        self.writing.add(then=done.set)
-        await done.wait()
+        if not self.is_closed:
+            done = trio.Event()
+            self.writing.add(then=done.set)
+            await done.wait()
 
     def _wire(self, peer: bytes, wire: bytes) -> None:
         self._about = m.ZERO
@@ -219,6 +227,8 @@ class BookDriver:
         return ops
 
     def _on_disk(self, written: list[tuple[b.Key, int]], halves: list[Signed]) -> None:
+        if self.is_closed:
+            return
         for half in halves:
             self._half(half)
         for key, ordinal in written:
@@ -272,6 +282,8 @@ class BookDriver:
 
     def keep_half(self, half: Signed) -> None:
         """Store another company's verified half; two that contradict each other make a proof."""
+        if self.is_closed:
+            return
         other: list[rows.HalfRow] = []
 
         def op(conn: Connection) -> None:

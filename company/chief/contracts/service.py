@@ -50,7 +50,7 @@ class ContractService:
         await self.driver.load()
 
     async def run(self) -> None:
-        """Until cancelled; then what runs is ended with notice, so that nobody has to wait for the lease."""
+        """Until cancelled. What is not on disk then was never said: as after a kill, the journals go on from there."""
         async with trio.open_nursery() as nursery:
             for part in (self.links.run, self.driver.run, self.trust.run, self.trust.learn):
                 nursery.start_soon(part)
@@ -59,12 +59,16 @@ class ContractService:
                     self._go_on(key)
                 await trio.sleep_forever()
             finally:
-                with trio.move_on_after(FAREWELL_S, shield=True):
-                    await self.shut_down()
+                self.driver.close()
                 self.links.stop()
 
     async def shut_down(self) -> None:
-        """The chief stops."""
+        """The chief stops: end what runs, so that nobody has to wait for the lease. Takes at most some seconds."""
+        with trio.move_on_after(FAREWELL_S):
+            await self._revoke_all()
+        self.driver.close()
+
+    async def _revoke_all(self) -> None:
         for key, machine in list(self.driver.book.contracts.items()):
             if machine.state in LIVE:
                 self.driver.order(key, e.Revoking(Cause.SHUTDOWN, self.driver.wall(), 0, text="the chief stops"))
