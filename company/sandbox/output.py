@@ -99,6 +99,8 @@ def tmp_entries(pid: int) -> int:
     """How many files lie in the private /tmp and /package of the child below ``pid``."""
     used = 0
     for process in descendants(pid)[:1]:
+        if _has_our_root(process):
+            continue
         for folder in ("tmp", "package"):
             try:
                 found = os.statvfs(f"/proc/{process}/root/{folder}")
@@ -106,6 +108,14 @@ def tmp_entries(pid: int) -> int:
                 continue
             used += found.f_files - found.f_ffree
     return used
+
+
+def _has_our_root(pid: int) -> bool:
+    """Whether it is gone, or not in its own mounts yet: what it sees as /tmp is then the machine's."""
+    try:
+        return os.path.samestat(os.stat(f"/proc/{pid}/root/"), os.stat("/"))
+    except OSError:
+        return True
 
 
 def descendants(pid: int) -> list[int]:

@@ -1,12 +1,15 @@
 """What a merge left behind."""
 
 import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from company.sandbox import take_output
-from company.sandbox.output import mount_id
+from company.sandbox.output import descendants, mount_id, tmp_entries
 
 
 def test_only_plain_files_stay(tmp_path: Path) -> None:
@@ -47,3 +50,17 @@ MOUNTINFO = rb"""21 1 0:35 / / ro - tmpfs tmpfs ro
 )
 def test_mount_of_a_path_is_the_one_nearest_above_it_and_laid_last(path: str, number: int) -> None:
     assert mount_id(MOUNTINFO, path.encode()) == number
+
+
+def test_a_child_that_has_no_mounts_of_its_own_yet_is_not_charged_with_the_machines_files() -> None:
+    """Seen: a child that was still starting, ended for the 600,000 files of the machine's own /tmp."""
+    with subprocess.Popen(["/bin/sh", "-c", "sleep 60; true"]) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not (below := descendants(process.pid)):
+                assert time.monotonic() < deadline
+            assert os.path.samestat(os.stat(f"/proc/{below[0]}/root/"), os.stat("/"))
+            assert tmp_entries(process.pid) == 0
+        finally:
+            for pid in (*below, process.pid):
+                os.kill(pid, signal.SIGKILL)
