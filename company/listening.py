@@ -29,14 +29,18 @@ class Certificate:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it; also of host:port. For words, not for what may travel in clear."""
-    return host.startswith(("127.", "::1", "localhost"))
+    """Whether only this machine can reach it: a host, or host:port as it is written in an address."""
+    if "]" in host:
+        host = host.partition("]")[0].lstrip("[")
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    return is_loopback_host(host)
 
 
 def check_exposure(http: str, *, has_tls: bool) -> None:
     """Raises `ConfigurationError` for a page that other machines could reach without TLS."""
     host, port = parse_address(http)
-    if not has_tls and not is_loopback_host(host):
+    if not has_tls and not is_loopback(host):
         raise ConfigurationError(
             "http-without-tls",
             f"--http {http} is reachable from other machines, and not encrypted",

@@ -106,7 +106,7 @@ async def _chief(home: Home, options: dict[str, Any]) -> None:
         )  # fmt: skip
         if network is not None:
             nursery.start_soon(network.run)
-            nursery.start_soon(run_secondment, chief, network, getattr(chief, "seconding", None))
+            nursery.start_soon(run_secondment, chief, network, chief.seconding)
         owner = await chief.gate.local_token("owner")
         write_address(home, {
             "http": page.here, "rpc": chief.addresses.rpc, "dht": chief.addresses.dht, "token": owner, "pid": os.getpid(),

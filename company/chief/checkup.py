@@ -174,7 +174,7 @@ def bytecode(root: Path = Path(__file__).parents[1]) -> dict[str, Any]:
 def ports(addresses: _Addresses) -> dict[str, Any]:
     """Where a chief listens, and the firewall command that opens it."""
     text = f"workers connect to {addresses.rpc} (TCP); web page and REST on {addresses.http}"
-    if is_loopback(addresses.rpc.strip("[")):
+    if is_loopback(addresses.rpc):
         return finding("ports", "warn", f"{text}: only this machine can reach it.", "company start --rpc 0.0.0.0:8468")
     return finding("ports", "ok", f"{text}. If workers cannot connect: {firewall_command(int(addresses.rpc.rpartition(':')[2]))}")
 

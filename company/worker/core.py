@@ -239,9 +239,14 @@ class WorkerCore:
     def slot_changed(self, slot: int, state: str, reason: str) -> None:
         self.apply(ev.SlotChanged(slot, state, reason))
 
-    def failures_of(self, token: int) -> tuple[int, ...]:
-        """The keys of the held Failed messages of ``token``."""
-        return tuple(p.message.index for p in self._results.parts_of(token) if isinstance(p.message, m.Failed))
+    def lease_stale(self, token: int) -> None:
+        """The chief takes nothing more for ``token``."""
+        self.apply(ev.LeaseGone(token, "stale"))
+
+    def failure_heard(self, token: int) -> None:
+        """The chief has every held Failed message of ``token``."""
+        for part in [p.message.index for p in self._results.parts_of(token) if isinstance(p.message, m.Failed)]:
+            self.apply(ev.Acked(((token, part),)))
 
     def forward(self, message: Message) -> None:
         self._upstream.tell(message)

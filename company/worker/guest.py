@@ -211,12 +211,11 @@ class GuestRun:
 
     def on_stale(self, token: int) -> None:
         assert self._core is not None
-        self._core.apply(ev.LeaseGone(token, "stale"))
+        self._core.lease_stale(token)
 
     def on_failure_heard(self, token: int) -> None:
         assert self._core is not None
-        for part in self._core.failures_of(token):
-            self._core.apply(ev.Acked(((token, part),)))
+        self._core.failure_heard(token)
 
     # -- the Upstream
     def tell(self, message: Message) -> None:

@@ -310,7 +310,7 @@ class Worker:
 
     def on_stale(self, token: int) -> None:
         assert self._core is not None
-        self._core.apply(ev.LeaseGone(token, "stale"))
+        self._core.lease_stale(token)
 
     def on_acked(self, token: int, first: int) -> None:
         assert self._core is not None
@@ -324,8 +324,7 @@ class Worker:
 
     def on_failure_heard(self, token: int) -> None:
         assert self._core is not None
-        for part in self._core.failures_of(token):
-            self._core.apply(ev.Acked(((token, part),)))
+        self._core.failure_heard(token)
 
     # -- the Upstream
     def tell(self, message: Message) -> None:

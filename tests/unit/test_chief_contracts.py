@@ -289,6 +289,12 @@ def test_what_does_not_fit_is_refused_with_its_reason(terms: dict[str, object], 
     assert found.code == code and (found.slots == TERMS.slots if found.fits else bool(found.text))
 
 
+@pytest.mark.parametrize(("least", "code"), [(50, ""), (51, "trust-too-low")])
+def test_a_newcomer_has_the_same_trust_here_as_where_offers_are_asked_for(least: int, code: str) -> None:
+    newcomer = change(ASKER, score=None)
+    assert rules.judge(TERMS, newcomer, Policy(max_slots=4, min_trust_permille=least), LENDING, HERE, 4).code == code
+
+
 def test_who_is_signed_with_unasked() -> None:
     far = change(ASKER, hops=3)
     poor = change(ASKER, credit_left_core_ms=1)

@@ -32,6 +32,13 @@ def test_only_loopback_may_do_without_tls(http: str) -> None:
     check_exposure(http, has_tls=True)
 
 
+@pytest.mark.parametrize("http", ["127.0.0.1.evil.example:1", "localhost.evil.example:1", "[::1:2]:1"])
+def test_a_name_that_begins_like_loopback_may_not(http: str) -> None:
+    with pytest.raises(ConfigurationError):
+        check_exposure(http, has_tls=False)
+    assert not is_loopback(http)
+
+
 @pytest.mark.parametrize("http", ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1"])
 def test_loopback_may(http: str) -> None:
     check_exposure(http, has_tls=False)

@@ -143,6 +143,23 @@ def test_nothing_is_believed_before_enough_checks_were_passed() -> None:
     assert 60 <= passed <= 140  # a tenth of a thousand
 
 
+def test_choosing_costs_by_what_is_chosen_and_not_by_fragment() -> None:
+    tried = trial()
+    drawn = 0
+    draw = tried._rng.random
+
+    def counted() -> float:
+        nonlocal drawn
+        drawn += 1
+        return draw()
+
+    tried._rng.random = counted  # type: ignore[method-assign]
+    checks, spare = tried.choose(100_000)
+    assert 9_500 <= len(checks) <= 10_500 and tried.needed <= len(spare) <= 15 * tried.needed
+    assert not set(checks) & set(spare) and checks == sorted(set(checks)) and spare == sorted(set(spare)) and spare[-1] < 100_000
+    assert drawn <= len(checks) + 2 * len(spare) + 10
+
+
 def test_a_short_jobs_answers_are_all_checked_and_then_believed() -> None:
     tried = trial()
     for n in range(7):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from company.chief.network.lending import Facts, Policy, Standing, may_borrow
+from company.chief.network.lending import Facts, Policy, Standing, is_trusted, may_borrow
 from p2p.contracts.agreement import Agreement
 from p2p.contracts.messages import Nack
 from p2p.contracts.table import ENDING, LIVE, State
@@ -46,7 +46,7 @@ def judge(terms: Terms, asker: Asker, policy: Policy | None, standing: Standing,
         return Verdict(0, "not-lending", standing.text)
     if not may_borrow(policy, asker.company):
         return Verdict(0, "not-lending", "Nothing is lent to this company.")
-    if round((asker.score or 0.0) * 1000) < policy.min_trust_permille:
+    if not is_trusted(policy, asker.score):
         return Verdict(0, "trust-too-low", f"Trust of at least {policy.min_trust_permille / 1000:g} is asked for.")
     if policy.max_frame_s and terms.end_s > policy.max_frame_s:
         return Verdict(0, "frame-too-long", f"At most {policy.max_frame_s} s are lent, {terms.end_s} s were asked for.")
@@ -68,8 +68,8 @@ def may_sign_alone(policy: Policy, asker: Asker, terms: Terms) -> bool:
     if policy.auto_accept == "any":
         return True
     work_core_ms = terms.slots * terms.time_frame_s * 1000
-    is_trusted = asker.company in policy.only_to or (asker.hops <= 2 and work_core_ms <= asker.credit_left_core_ms)
-    return policy.auto_accept == "trusted" and is_trusted
+    is_known = asker.company in policy.only_to or (asker.hops <= 2 and work_core_ms <= asker.credit_left_core_ms)
+    return policy.auto_accept == "trusted" and is_known
 
 
 def is_own_proposal(a: Agreement) -> bool:

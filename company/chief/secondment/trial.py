@@ -9,9 +9,11 @@ Source: Sarmenta 2002, section 4 (credibility of spot-checked workers); the numb
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import log, log1p
 from random import Random
 
 from p2p.reputation.checking import MOST_PASSED, Policy
@@ -34,6 +36,11 @@ class Answer:
         return len(self.given) + len(self.result)
 
 
+def _skip(rng: Random, chance: float) -> int:
+    """How many are passed over until one with this chance is drawn."""
+    return 0 if chance >= 1 else int(log(1.0 - rng.random()) / log1p(-chance))
+
+
 class Trial:
     """One company in one job. ``passed``: what it passed before, decayed."""
 
@@ -48,6 +55,8 @@ class Trial:
         self._due: deque[Answer] = deque()
         self._reserve: list[Answer] = []
         self._offered = 0  # answers that the reserve was drawn from
+        self._weight = 1.0  # of the reserve's next replacement, and at which answer that is
+        self._next = self.needed - 1
         self._running = 0
         self._due_bytes = 0
 
@@ -56,16 +65,29 @@ class Trial:
         self.came += fragments
         rate, rng = self.policy.check_rate(self.passed), self._rng
         checks: list[int] = []
-        spare: list[int] = []
-        wants_reserve = self.passed < self.needed
-        for offset in range(fragments):
-            if rng.random() < rate:
-                checks.append(offset)
-            elif wants_reserve:
-                self._offered += 1
-                if len(self._reserve) + len(spare) < self.needed or rng.random() < self.needed / self._offered:
-                    spare.append(offset)
-        return checks, spare
+        at = _skip(rng, rate) if rate > 0 else fragments
+        while at < fragments:
+            checks.append(at)
+            at += 1 + _skip(rng, rate)
+        if self.passed >= self.needed:
+            return checks, []
+        before = [check - number for number, check in enumerate(checks)]  # how many that are no checks lie before each
+        return checks, [place + bisect_right(before, place) for place in self._draw(fragments - len(checks))]
+
+    def _draw(self, answers: int) -> list[int]:
+        """Which of the next ``answers`` enter the reserve; work for those that do, not for each.
+
+        Source: Li 1994, Reservoir-Sampling Algorithms of Time Complexity O(n(1 + log(N/n))), algorithm L.
+        """
+        first, self._offered = self._offered, self._offered + answers
+        drawn = list(range(min(answers, max(0, self.needed - len(self._reserve)))))  # what checks have used up is filled again
+        start = first + len(drawn)
+        while self._next < self._offered:
+            if self._next >= start:
+                drawn.append(self._next - first)
+            self._weight *= (1.0 - self._rng.random()) ** (1 / self.needed)
+            self._next += 1 + _skip(self._rng, self._weight)
+        return drawn
 
     def add(self, checks: Iterable[Answer], spare: Iterable[Answer]) -> None:
         """Take what was chosen."""
