@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from company.chief.sessions import Session, Sessions
 
 MAX_GUESTS = 1024
+MAX_OVER = 4096  # contracts that are known to be over
 TELL_EVERY_S = 0.2
 HEARD_EVERY_S = 1.0
 _log = logging.getLogger("company.chief.secondment")
@@ -96,6 +97,7 @@ class Borrowing:
         self.came_at.pop(worker, None)
         if found is not None:
             self.accounts[found.ticket.contract].left(worker)
+            self._forget_over(found.ticket.contract)
 
     def on_contract(self, view: ContractView) -> None:
         """One that is over takes its guests with it."""
@@ -108,6 +110,8 @@ class Borrowing:
             return
         if not is_over(view) or view.id in self._over:
             return
+        if len(self._over) >= MAX_OVER:
+            self._over &= {view.id for view in self.contracts.open_contracts()}
         self._over.add(view.id)
         grace_s = max(0.0, view.drain_until - trio.current_time())
         for worker in mine:
@@ -138,6 +142,14 @@ class Borrowing:
                 self.engine.post(ev.WorkerChanged(worker=run.spec.id, action="rm"))  # one that is away comes back no more
         self.tell_account(contract)
         tell_drained(self.contracts, contract)
+        self._forget_over(contract)
+
+    def _forget_over(self, contract: bytes) -> None:
+        """The last guest of a contract that is over has gone: its numbers are told, nothing is kept of it."""
+        if contract in self._over and not any(a.ticket.contract == contract for a in self.guests.values()):
+            self.tell_account(contract)
+            self.accounts.pop(contract, None)
+            self._heard.pop(contract, None)
 
     # ---- what guests say -----------------------------------------------------------------------------------------------------
     def on_message(self, session: Session, message: Message, frame: Frame) -> bool:

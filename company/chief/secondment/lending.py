@@ -120,6 +120,7 @@ class Lending:
             for view in self.contracts.open_contracts():
                 if view.role is Role.LENDER:
                     await self._place(view)
+            self._forget_gone()
             self._rests = {key: until for key, until in self._rests.items() if until > trio.current_time()}
             with trio.move_on_at(min(self._rests.values(), default=math.inf)):
                 await self._news.wait()
@@ -130,8 +131,7 @@ class Lending:
                 self._over.add(view.id)
                 self.nursery.start_soon(self._call_back, view)
             return
-        if view.id not in self.tallies:
-            await self._load(view.id)
+        await self._load(view.id)
         lacking = view.slots - sum(s.ticket.slots for s in self.sent.values() if s.ticket.contract == view.id)
         if lacking <= 0 or not view.may_work:
             return
@@ -139,8 +139,16 @@ class Lending:
             self._second(view, place.worker, place.slots)
 
     async def _load(self, contract: bytes) -> None:
-        found = await self.store.read(lambda conn: meta.get(conn, _key(contract)))
-        self.tallies[contract] = Tally.unpack(found) if found is not None else Tally()
+        """What was counted before a restart, or before the contract was forgotten here."""
+        if contract not in self.tallies:
+            found = await self.store.read(lambda conn: meta.get(conn, _key(contract)))
+            self.tallies.setdefault(contract, Tally.unpack(found) if found is not None else Tally())
+
+    def _forget_gone(self) -> None:
+        """Nothing is kept in memory of contracts that are neither open nor have a ticket out."""
+        kept = {view.id for view in self.contracts.open_contracts()} | {contract for contract, _ in self.sent}
+        self.tallies = {contract: tally for contract, tally in self.tallies.items() if contract in kept}
+        self._over &= kept
 
     def _spare(self, contract: bytes) -> list[Spare]:
         now, leases = trio.current_time(), self.engine.state.leases
@@ -202,9 +210,11 @@ class Lending:
             if message.state != "over":
                 self._tell(worker, m.Unsecond(contract, 0, "contract-unknown"))
             return
-        tally = self.tallies.setdefault(contract, Tally())
+        if contract not in self.tallies:
+            self.nursery.start_soon(self._after_loading, worker, message)
+            return
         if message.run:
-            self._count(tally, contract, message)
+            self._count(self.tallies[contract], contract, message)
         if entry is None or entry.ticket.serial != message.serial:
             return
         entry.state, entry.slots_alive = message.state, message.slots
@@ -216,6 +226,11 @@ class Lending:
         elif message.state == "over":
             _log.info("contract %s: %s is back: %s %s", contract.hex()[:16], worker, message.reason, message.text)
             self._forget(entry, rest=True)
+
+    async def _after_loading(self, worker: str, message: m.Seconded) -> None:
+        """A worker was quicker than the database: its numbers are added to those of before, never put in their place."""
+        await self._load(message.contract)
+        self.on_seconded(worker, message)
 
     def _count(self, tally: Tally, contract: bytes, message: m.Seconded) -> None:
         """Write, then state: a number that was stated must be there after a restart."""
