@@ -11,6 +11,7 @@ from company import messages as m
 from company.chief.contracts.port import ContractView
 from company.chief.network.contact import Contact
 from company.chief.secondment.lending import Lending, Tally
+from company.chief.secondment.service import Secondment
 from p2p.base.clock import Monotonic
 from p2p.base.keys import Identity
 from p2p.contracts.table import State
@@ -84,3 +85,13 @@ async def test_contracts_that_are_gone_are_forgotten() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert set(made.tallies) == {CONTRACT} and made._over == {CONTRACT}
         nursery.cancel_scope.cancel()
+
+
+def test_a_job_that_ends_after_its_contract_is_forgotten_too() -> None:
+    forgotten: list[str] = []
+    checking = type("Checking", (), {"trials": {}, "forget_job": staticmethod(forgotten.append)})()
+    checking.engine = type("Engine", (), {"runtimes": {}})()
+    borrowing = type("Borrowing", (), {"accounts": {}})()
+    made = Secondment(cast(Any, borrowing), cast(Any, None), cast(Any, checking), cast(Any, None))
+    made.poke("job", "j-1")
+    assert forgotten == ["j-1"]

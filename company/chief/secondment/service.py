@@ -87,9 +87,11 @@ class Secondment:
 
     def poke(self, kind: str, ref: str) -> None:
         """A job has moved."""
-        if kind == "job" and self.borrowing.accounts:
-            if ref not in self.checking.engine.runtimes:
-                self.checking.forget_job(ref)
+        if kind != "job":
+            return
+        if ref not in self.checking.engine.runtimes:
+            self.checking.forget_job(ref)
+        if self.borrowing.accounts or self.checking.trials:  # answers of a contract that is over are checked on
             self.checking.wake()
 
 
