@@ -222,7 +222,7 @@ def react(c: ContractMachine, signed: Signed, before: State) -> None:
         case m.Ack():
             c.acked_at = c.now
         case m.Amend() if a.amendment is None or a.amendment.signed is not signed:
-            _nack(c, signed.hash, "not-now", "another amendment is open, or the contract is ending")
+            _nack(c, signed.hash, "not-now", "it came too late, another amendment is open, or the contract is ending")
         case m.Revoke() as revoke if before in LIVE:
             c.notice_s = min(revoke.notice_s, _terms(c).notice_s)
         case m.Resume():

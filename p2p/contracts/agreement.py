@@ -160,7 +160,8 @@ class Agreement:
             case m.Ack() as ack:
                 self.acked_epoch, self.acked = ack.epoch, Facts(*ack.accepted)
             case m.Amend() as amend:
-                if can(self.state, Trigger.AMEND):
+                is_in_time = amend.revision == self.revision + 1 and amend.from_epoch > self.epoch
+                if is_in_time and can(self.state, Trigger.AMEND):
                     terms = Terms.unpack_untrusted(amend.terms)
                     self.amendment = Amendment(author, signed, terms, amend.revision, amend.from_epoch)
                     self.go(Trigger.AMEND)

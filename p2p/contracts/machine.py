@@ -102,12 +102,11 @@ class ContractMachine:
         return max(0, self.done.core_ms - self.a.acked.core_ms)
 
     def handle(self, event: e.Event, now: Monotonic) -> tuple[e.Effect, ...]:
-        """Apply one event. Raises `UsageError` for a command that does not fit the state, which it leaves unchanged."""
+        """Apply one event. Raises `UsageError` for a command that does not fit; what only time has done by then is kept for the next one."""
         if isinstance(event, e.Persisted):
             return self._release(event.ordinal)
         self.now = Monotonic(max(now, self.now))
         self.wall = event.wall
-        self._effects = []
         acting.keep_time(self)  # deadlines that have come come first
         self._dispatch(event)
         acting.keep_time(self)
@@ -282,6 +281,8 @@ class ContractMachine:
 
     def next_deadline(self) -> Monotonic | None:
         """When to hand over a `Tick`."""
+        if self._effects:
+            return self.now  # a refused command left them: they are signed and counted, and must be written
         when = min([self._resend_at, *acting.deadlines(self)])
         return None if math.isinf(when) else Monotonic(when)
 

@@ -106,6 +106,9 @@ class Contracts(RuleBasedStateMachine):
         if party.machine is None or party.machine.state is not State.ACTIVE:
             return
         new = terms(time_frame_s=40 + longer)
+        self.world.tell(party, e.Tick(self.world.wall(party)))  # a statement that is due now has the next epoch's number
+        if party.machine is None or party.machine.state is not State.ACTIVE:
+            return
         self.world.tell(party, e.Amending(new, party.machine.a.epoch + ahead, self.world.wall(party)))
         self.world.run(1.0)
         found = other.machine.a.amendment if other.machine is not None else None

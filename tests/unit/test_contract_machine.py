@@ -129,6 +129,37 @@ def test_an_amendment_that_nobody_agrees_to_is_void_on_both_sides() -> None:
     assert [p.machine.a.terms for p in world.parties.values() if p.machine] == [TERMS, TERMS]
 
 
+def test_an_amendment_that_comes_after_its_epoch_changes_nothing_and_stops_nothing() -> None:
+    world = running()
+    borrower, lender = world.borrower.machine, world.lender.machine
+    assert borrower is not None
+    assert lender is not None
+    world.link.is_up = False
+    from_epoch = borrower.a.epoch + 2
+    world.tell(world.borrower, e.Amending(terms(time_frame_s=90), from_epoch, WALL))
+    while lender.a.epoch < from_epoch:
+        world.run(0.5)
+    world.link.is_up = True
+    world.run_until_over()
+    assert lender.a.acked == borrower.a.acked and lender.a.acked.fragments > 100
+    assert not lender.a.causes and [m_.a.terms for m_ in (borrower, lender)] == [TERMS, TERMS]
+    assert not any("revision" in text for text in world.lender.refused)
+
+
+def test_what_time_has_done_is_written_though_a_command_is_refused() -> None:
+    world = running()
+    lender = world.lender.machine
+    assert lender is not None
+    epoch = lender.a.epoch
+    world.now += 6  # a statement is due
+    with pytest.raises(UsageError):
+        world.tell(world.lender, e.Amending(TERMS, 0, WALL))
+    deadline = lender.next_deadline()
+    assert lender.a.epoch > epoch and deadline is not None and deadline <= lender.now
+    world.run_until_over()  # which asserts that no record is left out
+    assert lender.a.is_over and lender.a.acked.fragments > 0
+
+
 def test_a_revocation_is_in_force_at_once_though_nothing_arrives() -> None:
     world = running()
     world.link.is_up = False

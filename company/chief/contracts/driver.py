@@ -130,8 +130,10 @@ class BookDriver:
         """Apply one event and do what follows. Raises `UsageError` or `Unavailable` for a command that cannot be carried out."""
         if self.is_closed:
             return
-        self._perform(self.book.handle(event, self.now()))
-        self._wake.set()
+        try:
+            self._perform(self.book.handle(event, self.now()))
+        finally:
+            self._wake.set()  # also after a refused command: what time had done until then waits to be written
 
     def close(self) -> None:
         """Take in and write nothing more: nobody is left to write it, and nothing leaves that is not on disk."""
