@@ -102,7 +102,7 @@ class ContractMachine:
         return max(0, self.done.core_ms - self.a.acked.core_ms)
 
     def handle(self, event: e.Event, now: Monotonic) -> tuple[e.Effect, ...]:
-        """Apply one event. Raises `UsageError` for a command that does not fit; what only time has done by then is kept for the next one."""
+        """Apply one event. Raises `UsageError` for a command that does not fit; what time had done by then is kept for the next one."""
         if isinstance(event, e.Persisted):
             return self._release(event.ordinal)
         self.now = Monotonic(max(now, self.now))
