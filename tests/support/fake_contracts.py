@@ -94,6 +94,9 @@ class FakeContracts:
                 self._seen = text
                 for row in json.loads(text):
                     self._take(row)
+                part = self.folder / "taken.part"
+                part.write_text(text)
+                part.rename(self.folder / "contracts.taken")
             await trio.sleep(LOOK_S)
 
     def _take(self, row: dict[str, Any]) -> None:

@@ -63,8 +63,11 @@ class TwoCompanies:
                 if row["at"] in ("both", name)
             ]
             part = home_of(company) / "contracts.part"
-            part.write_text(json.dumps(rows))
+            part.write_text(text := json.dumps(rows))
             part.rename(home_of(company) / "contracts.json")
+            if "chief" in company.processes:
+                taken = home_of(company) / "contracts.taken"
+                until(lambda taken=taken, text=text: taken.exists() and taken.read_text() == text, f"{name} has read its contracts")
 
     def told(self, company: RunningCompany, kind: str) -> list[dict[str, Any]]:
         """What its parts said of contracts."""
