@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # -qq: errors only; warnings about a machine's own package sources say nothing about this project
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: demo test fast lint bench chaos soak clean lock
+.PHONY: demo test fast lint bench chaos soak chiefs clean lock
 
 demo: $(VENV)/.run
 	@$(BIN)/company demo
@@ -31,6 +31,10 @@ chaos: $(VENV)/.test
 # many workers for long, with memory, descriptors and tasks watched: make soak ARGS="--minutes 30 --workers 50"
 soak: $(VENV)/.test
 	@$(BIN)/python -m tests.faults.soak $(ARGS)
+
+# thirty chiefs on loopback, half of them restarted in turn: all offers are found again: make chiefs ARGS="--chiefs 30 --json report.json"
+chiefs: $(VENV)/.test
+	@$(BIN)/python -m tests.support.many_chiefs $(ARGS)
 
 $(VENV)/bin/python:
 	@tools/python-check "$(PYTHON)"

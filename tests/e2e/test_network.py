@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.companies import Companies
 from tests.support.company_processes import until
+from tests.support.many_chiefs import run
 
 
 @pytest.mark.slow
@@ -44,20 +45,6 @@ def test_two_companies_see_each_others_offer_within_ten_seconds_of_start(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_restart_needs_no_bootstrap_and_lends_on(tmp_path: Path) -> None:
-    with Companies(tmp_path) as companies:
-        companies.start("first")
-        companies.start("second", "--bootstrap", companies.dht("first"))
-        companies.lend("second")
-        companies.sees("first", "second", timeout_s=20)
-        companies.of["second"].stop("chief")
-        companies.of["second"]._client = None
-        companies.start("second", dht=companies.dht("second"))
-        companies.sees("first", "second", timeout_s=30)
-        assert companies.client("second").network.status()["peers"] == 1
-
-
-@pytest.mark.slow
 def test_a_company_whose_udp_is_blocked_finds_others_by_a_tracker(tmp_path: Path) -> None:
     with Companies(tmp_path) as companies:
         url = companies.start_tracker()
@@ -66,3 +53,9 @@ def test_a_company_whose_udp_is_blocked_finds_others_by_a_tracker(tmp_path: Path
         # a network of its own at the level of UDP: it knows no node, and is told of none
         companies.start("blocked", "--tracker", url, dht="127.0.0.2:0")
         companies.sees("blocked", "lender", timeout_s=45)
+
+
+@pytest.mark.slow
+def test_chiefs_that_restart_find_all_offers_again_without_a_bootstrap_address_and_lend_on(tmp_path: Path) -> None:
+    report = run(tmp_path, 3, 1, print)  # `make chiefs` starts thirty
+    assert report.holds and len(report.again_s) == 1
