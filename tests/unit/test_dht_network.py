@@ -12,7 +12,7 @@ from tests.support.dht_scenarios import adversaries, churn, crowd, eclipse, look
 
 
 @pytest.mark.parametrize(
-    ("dead", "loss", "median_s", "recall"), [(0.0, 0.0, 0.6, 0.99), (0.1, 0.0, 1.2, 0.95), (0.3, 0.0, 2.0, 0.95), (0.0, 0.05, 1.0, 0.99)]
+    ("dead", "loss", "median_s", "recall"), [(0.0, 0.0, 0.6, 0.99), (0.1, 0.0, 1.2, 0.95), (0.3, 0.0, 2.0, 0.95), (0.0, 0.05, 1.0, 0.995)]
 )
 def test_look_ups_stay_fast_and_exact_among_the_dead_and_the_lost(dead: float, loss: float, median_s: float, recall: float) -> None:
     found = lookups(with_dead(dead, loss), 40, Random(3))
@@ -42,7 +42,7 @@ def test_an_offer_is_found_although_twenty_liars_lie_nearest_to_its_key() -> Non
 
 
 def test_a_hundred_of_a_thousand_offers_are_read_in_sixty_datagrams() -> None:
-    outcomes = crowd(nodes=120)
+    outcomes = crowd()
     assert all(outcome.found == 100 for outcome in outcomes)
     assert max(outcome.datagrams for outcome in outcomes) <= 60
     assert all(outcome.most_held <= 64 for outcome in outcomes)
