@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,21 @@ def rung(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rung]:
 async def test_each_rung_passes_its_self_test(rung: Rung) -> None:
     report = await run_self_test(rung.start, rung.name)
     assert report.ok, report.first_failure()
+
+
+async def test_each_rung_hides_what_every_user_of_the_machine_may_read(rung: Rung) -> None:
+    """A root daemon's children are other users, whom permissions stop already; from this file only the rung keeps them."""
+    with tempfile.TemporaryDirectory() as folder:
+        secret = Path(folder, "open-to-all")
+        secret.write_text("x")
+        Path(folder).chmod(0o755)
+        secret.chmod(0o644)
+        source = (
+            "def process(x):\n    try:\n        return open(x).read()\n"
+            "    except OSError as error:\n        return type(error).__name__\n"
+        )  # fmt: skip
+        async with process_child(Sandbox(rung, Reason("test", "test")), source) as child:
+            assert (await run(child, [str(secret)])).results[0] in ("PermissionError", "FileNotFoundError")
 
 
 async def test_each_rung_runs_the_three_functions(rung: Rung, tmp_path: Path) -> None:

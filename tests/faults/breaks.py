@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from tests.faults.break_list import BREAKS, Break
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("company", "p2p", "simulator", "tests", "tools", "docs", "pyproject.toml")
 LIMIT_S = 240.0
+STOP_S = 60.0
 HEAD = """# Tests seen red
 
 Each promise of the table of faults and each layer of the sandbox is broken in one place of the code, and the test named is run: it must
@@ -50,16 +52,27 @@ def run_broken(folder: Path, one: Break, *, limit_s: float = LIMIT_S) -> tuple[s
     path.write_text(whole.replace(one.old, one.new))
     began = time.monotonic()
     argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *one.tests]
+    process = subprocess.Popen(
+        argv,
+        cwd=folder,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | dict(one.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
-        done = subprocess.run(
-            argv, cwd=folder, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | one.environ,
-            capture_output=True, text=True, timeout=limit_s, check=False,
-        )  # fmt: skip
-        last = (done.stdout.strip().splitlines() or [""])[-1]
-        verdict = {0: "green", 1: "red"}.get(done.returncode, f"pytest ended with {done.returncode}")
+        said, _ = process.communicate(timeout=limit_s)
+        last = (said.strip().splitlines() or [""])[-1]
+        verdict = {0: "green", 1: "red"}.get(process.returncode, f"pytest ended with {process.returncode}")
         verdict = "skipped" if verdict == "green" and "passed" not in last else verdict
     except subprocess.TimeoutExpired:
         verdict = "red"
+        process.send_signal(signal.SIGINT)  # so that it stops the companies that it has started
+        try:
+            process.communicate(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
     finally:
         path.write_text(whole)
     return verdict, time.monotonic() - began
