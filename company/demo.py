@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from company.config import format_duration
+from company.demo_borrowing import borrow
 from company.demo_company import DemoCompany, stopping_on_signals
 from p2p.base.errors import Unavailable, UsageError
 
@@ -28,7 +29,7 @@ REFERENCE_TIMEOUT_S = 300.0
 
 
 def main(out: Path = DEFAULT_OUT) -> int:
-    """Run the demo and leave report.txt, report.json and image.png in ``out``. Raises `ParallelError` when a step fails."""
+    """Run the demo; leave reports, image.png and borrowed.contract in ``out``. Raises `ParallelError` when a step fails."""
     examples = find_examples()
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -38,6 +39,8 @@ def main(out: Path = DEFAULT_OUT) -> int:
         say(f"Ready after {format_duration(time.monotonic() - began)}.\n")
         count_words(company, examples / "wordcount", out)
         draw_picture(company, examples / "raytracer", out)
+    with stopping_on_signals():
+        borrow(examples, out)
     say(f"Stopped and tidied up; all in all {format_duration(time.monotonic() - began)}.")
     say("Next, by hand: the quick start in README.md.")
     return 0

@@ -40,6 +40,7 @@ class DemoCompany:
         self._environ = {k: v for k, v in os.environ.items() if not k.startswith("COMPANY_")} | {"COMPANY_HOME": str(self.home)}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._client: Client | None = None
+        self.ready: dict[str, Any] = {}  # what the chief said when it was
 
     @property
     def client(self) -> Client:
@@ -48,11 +49,14 @@ class DemoCompany:
             raise Unavailable("demo-not-started", "the demo's chief has not been started")
         return self._client
 
-    def start(self, workers: tuple[str, ...]) -> None:
+    def start(self, workers: tuple[str, ...], *, dht: str = "off", options: tuple[str, ...] = ()) -> None:
         """Start the chief and the workers, and return when all have said that they are ready. Raises `Unavailable`."""
-        self._spawn("chief", "start", "--workers", "0", "--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--dht", "off", "--json")
-        ready = self._wait_ready("chief")
+        here = "127.0.0.1:0"
+        self._spawn("chief", "start", "--workers", "0", "--http", here, "--rpc", here, "--dht", dht, "--json", *options)
+        self.ready = ready = self._wait_ready("chief")
         self._client = connect(str(ready["http"]), str(ready["token"]), home=self.home)
+        if not workers:
+            return
         token = str(self._client.create_token("worker", uses=len(workers), label="demo")["token"])
         for name in workers:
             arguments = ("worker", "join", "--token-file", "-", "--slots", "1", "--name", name, "--json")

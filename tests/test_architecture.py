@@ -147,7 +147,18 @@ def test_only_the_bridge_and_the_http_modules_know_asyncio() -> None:
 
 
 def test_shared_modules_of_company_import_no_process_of_it() -> None:
-    builders = {"cli", "node", "local_engine", "cluster", "joblib", "aio", "demo", "demo_company", "__main__"}  # put parts together
+    builders = {
+        "cli",
+        "node",
+        "local_engine",
+        "cluster",
+        "joblib",
+        "aio",
+        "demo",
+        "demo_borrowing",
+        "demo_company",
+        "__main__",
+    }  # put parts together
     processes = {"cli", "node", "chief", "worker", "client", "web"}
     found = []
     for path in source_files():

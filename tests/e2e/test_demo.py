@@ -45,6 +45,7 @@ def test_the_demo_gives_an_equal_count_and_a_picture_and_tidies_up(tmp_path: Pat
     assert (out / "image.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "image.png").stat().st_size > 50_000
     assert "self" in done.stdout and str(Path("demo-output/image.png")) in done.stdout
+    assert "everything holds" in done.stdout and (out / "borrowed.contract").stat().st_size > 1000
     assert list((tmp_path / "tmp").glob("company-demo-*")) == []
 
 
