@@ -52,6 +52,7 @@ from company.chief.store import leases, stories
 from company.chief.store.store import Store
 from company.chief.storybook import Storybook
 from company.chief.usage import UsageKeeper, load_usage
+from company.chief.worker_addresses import WorkerAddresses
 from company.install_line import install_line
 from company.listening import is_loopback
 from company.paths import Home
@@ -81,6 +82,7 @@ class ChiefService:
     fleet: Fleet
     sessions: Sessions
     rest: RestWorkers
+    worker_addresses: WorkerAddresses
     usage: UsageKeeper
     requirements: RequirementWheels
     feed: Feed
@@ -258,7 +260,7 @@ class ChiefService:
 
     # ---- the rest ---------------------------------------------------------------------------------------------------------
     async def doctor(self) -> list[dict[str, Any]]:
-        await self.rest.look()
+        await self.worker_addresses.look()
         workers = self.fleet.list_workers()
         here = await checkup(home=self.home, sandbox=self.sandbox, addresses=self.addresses, workers=workers, release=software_version())
         return [*here, *network_findings(self.network.status())]
@@ -380,13 +382,14 @@ async def _build(
     rest = RestWorkers(
         gate=gate, library=library, sessions=sessions, store=store, supervisor=company_id_text(identity.public), wheels=wheels
     )
+    named = WorkerAddresses(rest, sessions, identity, gate.workers)
     await rest.load()
     nursery.start_soon(rest.run)
     return ChiefService(
         home=home, name=name, identity=identity, store=store, sandbox=sandbox, engine=engine, committer=committer, desk=desk,
         files=JobFiles(home=tree, store=store, engine=engine, desk=desk, committer=committer), library=library, gate=gate,
-        fleet=Fleet(gate=gate, engine=engine, sessions=sessions, on_change=feed.put, troubles=rest.troubles), sessions=sessions,
-        rest=rest, usage=keeper, requirements=wheels, feed=feed, addresses=addresses,
+        fleet=Fleet(gate=gate, engine=engine, sessions=sessions, on_change=feed.put, troubles=named.troubles), sessions=sessions,
+        rest=rest, worker_addresses=named, usage=keeper, requirements=wheels, feed=feed, addresses=addresses,
         calls=CallDesk(home=tree, store=store, engine=engine, desk=desk),
         network=NetworkOff(company_id_text(identity.public)), contracts=ContractsOff(),
     )  # fmt: skip

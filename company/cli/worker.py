@@ -85,8 +85,6 @@ def check_door(options: dict[str, Any]) -> None:
     """Refuse an address in clear for other machines before anything is started or installed. Raises `UsageError`, `ConfigurationError`."""
     if options["http_public"] and not options["http"]:
         raise click.UsageError("--http-public says how --http is reached from elsewhere; say --http HOST:PORT too")
-    if options["http"] and options["transport"] != "rest":
-        raise click.UsageError("--http is for --transport rest; a worker that speaks RPC listens for no HTTP")
     if options["http"]:
         from company.worker.door import door_of
 

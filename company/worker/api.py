@@ -1,6 +1,7 @@
 """The worker's own HTTP: health for everybody on this machine, and for a chief that speaks REST, processors and work (I/O).
 
-Only the chief knows the callback secret, so no client and no neighbour can address a worker (P4). The bytes are described in
+A worker driven by REST takes calls that show its callback secret, which only its chief knows; one with a channel takes those that show a
+pass of its chief (`company.http_pass`). So no client and no neighbour can address a worker (P4). The bytes are described in
 `company.worker.rest`.
 """
 
@@ -12,8 +13,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from company import messages as m
+from company.http_pass import check_pass_untrusted
 from company.worker.processors import Processors
 from company.worker.rest import messages_untrusted
+from p2p.base.clock import UnixTime
 from p2p.base.errors import MalformedMessage, PeerError, Reason, Unavailable
 from p2p.base.frames import Frame
 from p2p.base.schema import Message
@@ -24,6 +27,7 @@ from p2p.net.http_types import BodyTooLarge, Request, Response, Route
 MAX_BODY_BYTES = 40 << 20
 MAX_BODIES_AT_ONCE_BYTES = 2 * MAX_BODY_BYTES
 Messages = list[tuple[Message, Frame]]
+IsChief = Callable[[str], bool]
 FROM_CHIEF = (m.JobIs, m.Run, m.Cancel, m.Recall, m.JobOver, m.Drain, m.Undrain, m.Ack, m.Stale, m.Ping)
 
 
@@ -36,8 +40,8 @@ class ApiPort(Protocol):
     def held(self) -> tuple[m.Held, ...]: ...
 
 
-def worker_routes(port: ApiPort, processors: Callable[[], Processors | None], callback: str | None) -> list[Route]:
-    """The routes of one worker. ``callback``: nil for a worker that has a channel, which then takes no work here."""
+def worker_routes(port: ApiPort, processors: Callable[[], Processors | None], is_chief: IsChief) -> list[Route]:
+    """The routes of one worker. ``is_chief``: whether what a caller shows proves that the chief calls."""
 
     budget = BodyBudget(max_body_bytes=MAX_BODY_BYTES, total_bytes=MAX_BODIES_AT_ONCE_BYTES)
 
@@ -45,7 +49,7 @@ def worker_routes(port: ApiPort, processors: Callable[[], Processors | None], ca
         return reply(200, port.health())
 
     async def processor(request: Request) -> Response:
-        return await _bounded(budget, request, callback, take_processor)
+        return await _bounded(budget, request, is_chief, take_processor)
 
     async def take_processor(messages: Messages) -> Response:
         message, frame = messages[0] if len(messages) == 1 else (None, None)
@@ -63,7 +67,7 @@ def worker_routes(port: ApiPort, processors: Callable[[], Processors | None], ca
         return reply(200, {"processor": message.processor.hex()})
 
     async def activate(request: Request) -> Response:
-        return await _bounded(budget, request, callback, take_work)
+        return await _bounded(budget, request, is_chief, take_work)
 
     async def take_work(messages: Messages) -> Response:
         for message, _ in messages:
@@ -76,16 +80,33 @@ def worker_routes(port: ApiPort, processors: Callable[[], Processors | None], ca
                 await port.on_message(message, frame)
         return reply(200, {"accepted": len(messages)} if messages else {"accepted": 0, "held": port.held()})
 
-    routes = [Route("GET", "/health", health)]
-    if callback is not None:
-        routes += [Route("POST", "/processor", processor), Route("POST", "/activate/data-fragment", activate)]
-    return routes
+    return [
+        Route("GET", "/health", health), Route("POST", "/processor", processor), Route("POST", "/activate/data-fragment", activate),
+    ]  # fmt: skip
 
 
-async def _bounded(budget: BodyBudget, request: Request, callback: str | None, take: Callable[[Messages], Awaitable[Response]]) -> Response:
+def by_callback(callback: str) -> IsChief:
+    """The chief of a worker driven by REST shows the secret that the worker chose when it joined."""
+    return lambda given: hmac.compare_digest(given.encode(), callback.encode())
+
+
+def by_pass(chief_key: bytes, worker_key: bytes, now: Callable[[], UnixTime]) -> IsChief:
+    """The chief of a worker with a channel shows a pass that it signed."""
+
+    def is_chief(given: str) -> bool:
+        try:
+            check_pass_untrusted(given, chief_key=chief_key, worker_key=worker_key, now=now())
+        except MalformedMessage:
+            return False
+        return True
+
+    return is_chief
+
+
+async def _bounded(budget: BodyBudget, request: Request, is_chief: IsChief, take: Callable[[Messages], Awaitable[Response]]) -> Response:
     """The answer to a call of the chief; any other caller, and a body for which there is no room, is refused before it is read."""
-    given = request.headers.get("Authorization", "")
-    if callback is None or not hmac.compare_digest(given.encode(), f"Bearer {callback}".encode()):
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme != "Bearer" or not is_chief(given):
         return problem(401, "not-the-chief", "only this worker's chief may call it")
     try:
         with budget.reserve(request.content_length):

@@ -15,7 +15,7 @@ import trio
 from company import messages as m
 from company.paths import WorkerHome
 from company.tokens import JoinToken, encode_token
-from company.worker.api import worker_routes
+from company.worker.api import by_callback, worker_routes
 from company.worker.chief_page import ChiefPage, chief_page, default_page
 from company.worker.door import door_of
 from company.worker.joining import PATIENCE_S
@@ -108,7 +108,7 @@ async def open_rest(
     door = door_of(options.http or "127.0.0.1:0", options.http_public)
     async with open_http_client() as client, trio.open_nursery() as nursery:
         inbound = Inbound(worker, nursery)
-        routes = worker_routes(inbound, lambda: worker.processors, callback)
+        routes = worker_routes(inbound, lambda: worker.processors, by_callback(callback))
         bound = await nursery.start(partial(serve_http, routes, host=door.host, port=door.port, ssl_context=door.context(identity)))
         worker.http_address = door.address(bound, chief.host)
         body = {

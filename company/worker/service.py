@@ -40,6 +40,7 @@ from p2p.base.frames import Frame
 from p2p.base.keys import Identity
 from p2p.base.schema import Message
 from p2p.net.addresses import split_address
+from p2p.net.clock import read_unix
 from p2p.net.identity_file import load_or_create_identity
 from p2p.net.rpc import RpcLimits, serve_rpc
 
@@ -135,6 +136,8 @@ class Worker:
         async with trio.open_nursery() as nursery:
             if self._options.rpc not in OFF:
                 await self._listen(membership, nursery)
+            if self._options.http is not None:
+                await self._listen_http(self._options.http, membership, nursery)
             dialler = Dialler(
                 self._identity, chief_key=membership.chief_key, addresses=membership.addresses, via=self._options.via or membership.via
             )
@@ -226,6 +229,19 @@ class Worker:
             serve_rpc, identity=self._identity, host=host, port=port, registry=m.MESSAGES, on_channel=relay.on_channel, limits=RELAY_LIMITS
         )
         self._rpc_address = await nursery.start(serve)
+
+    async def _listen_http(self, http: str, membership: Membership, nursery: trio.Nursery) -> None:
+        """The chief's calls by HTTP beside its channel; aiohttp is imported for nobody who did not ask for it."""
+        from company.worker.api import by_pass, worker_routes
+        from company.worker.door import door_of
+        from p2p.net.http_server import serve_http
+
+        door = door_of(http, self._options.http_public)
+        toward = split_address(membership.addresses[0])[0]
+        is_chief = by_pass(membership.chief_key, self._identity.public, read_unix)
+        routes = worker_routes(self, lambda: self.processors, is_chief)
+        serve = partial(serve_http, routes, host=door.host, port=door.port, ssl_context=door.context(self._identity))
+        self.http_address = door.address(await nursery.start(serve), toward)
 
     async def _obey_signals(self) -> None:
         """First signal: finish what runs. Second one: leave at once."""

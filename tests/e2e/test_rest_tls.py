@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import subprocess
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from company.http_pass import make_pass
 from p2p.base.clock import UnixTime
 from p2p.base.keys import Identity
+from p2p.net.identity_file import load_or_create_identity
 from p2p.net.tls import browser_certificate, peer_certificate, server_context
 from tests.e2e.test_relay import network_without_the_chief
 from tests.e2e.test_rest_worker import SLOW, SQUARE, data, start_independent, start_ours
@@ -111,6 +116,40 @@ def test_addresses_that_are_wrong_are_refused_with_the_reason_before_the_token_i
         assert json.loads(chief.stderr)["code"] == "wrong-key", chief
     assert [w for w in encrypted.client.workers()["items"] if w["name"] == "r9"] == []
     assert [t["uses_left"] for t in encrypted.client.tokens()["items"] if t["role"] == "worker"][:3] == [1, 1, 1]  # the newest first
+
+
+def test_a_worker_with_a_channel_also_answers_its_chief_by_http_when_it_is_told_to_listen(encrypted: RunningCompany) -> None:
+    encrypted.start_worker("rpc", token=str(encrypted.client.create_token("worker")["token"]), http="https://127.0.0.1:0")
+    address = str(encrypted.wait_ready("rpc")["http"])
+    chief = load_or_create_identity(encrypted.home / "chief/identity/key")
+    worker = load_or_create_identity(encrypted.home / "workers/rpc/identity/key")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=peer_certificate(worker)[0].decode())
+
+    def call(signer: Identity) -> tuple[int, bytes]:
+        shown = {"Authorization": f"Bearer {make_pass(signer, worker.public, now=UnixTime(int(time.time())))}"}
+        request = urllib.request.Request(f"{address}/activate/data-fragment", data=b"", method="POST", headers=shown)
+        try:
+            with urllib.request.urlopen(request, timeout=60, context=context) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    assert json.loads(call(chief)[1]) == {"accepted": 0, "held": []}
+    for stranger in (worker, Identity(b"e" * 32)):
+        status, problem = call(stranger)
+        assert (status, json.loads(problem)["code"]) == (401, "not-the-chief")
+    assert not [f for f in encrypted.client.doctor() if f["id"] == "worker-address" and address in f["text"]]
+    encrypted.stop("rpc")
+    # one that others cannot reach is told of; its work is not affected, for that goes by the channel
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nowhere = f"https://127.0.0.1:{free.getsockname()[1]}"
+    encrypted.start_worker("rpc", http="127.0.0.1:0", public=nowhere)
+    encrypted.wait_ready("rpc")
+    assert [f["verdict"] for f in encrypted.client.doctor() if f["id"] == "worker-address" and nowhere in f["text"]] == ["warn"]
+    assert [w["state"] for w in encrypted.client.workers()["items"] if w["name"] == "rpc"] == ["idle"]
+    encrypted.stop("rpc")
 
 
 def test_doctor_and_explain_tell_that_a_worker_cannot_be_called_any_more(encrypted: RunningCompany, data: Path, tmp_path: Path) -> None:

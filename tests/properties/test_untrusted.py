@@ -49,6 +49,7 @@ from company.chief.tree import extract_tar_untrusted
 from company.client.download import unpack_untrusted
 from company.cluster import wire as cluster
 from company.errors import CompanyError
+from company.http_pass import check_pass_untrusted, make_pass
 from company.package import processor_archive, processor_files_untrusted, read_archive_untrusted, tidy_files_untrusted
 from company.package.functions import SourceError, parse_source_untrusted
 from company.package.manifest import ManifestError, parse_manifest_untrusted
@@ -164,6 +165,10 @@ def in_pieces(data: bytes) -> object:
     return [parser.feed_untrusted(data[at : at + 7]) for at in range(0, len(data), 7)]
 
 
+def http_pass(data: bytes) -> None:
+    check_pass_untrusted(text(data), chief_key=ME.public, worker_key=b"w" * 32, now=UnixTime(1000))
+
+
 def text(data: bytes) -> str:
     return data.decode("latin-1")
 
@@ -179,6 +184,7 @@ class Case:
 BODY, SIGNATURE = seal(ME, "test", NET, [1, b"x", "y"])
 ZIP, TAR = zip_bytes(), tar_bytes()
 PROCESSOR = {"processor/main.py": b"def process(f): return f", "package.toml": b'name = "p"'}
+HTTP_PASS = make_pass(ME, b"w" * 32, now=UnixTime(1000))
 TOKEN = encode_token(JoinToken(addresses=("127.0.0.1:1",), chief_key=ME.public, role="worker", expires=None, id="abc", secret=b"s" * 16))
 RECORD = ["j-1", 0, 2, 0, 5, b"i" * 16, b"d" * 16, [[0, 3, b"b" * 32]], 77]
 WHEELS = seal(ME, ENVELOPE_TYPE, NO_NETWORK, [["a>=1"], [["a-1-py3-none-any.whl", 3, b"w" * 32]]])
@@ -363,6 +369,7 @@ CASES = (
         key_of_certificate_untrusted,
         (ssl.PEM_cert_to_DER_cert(peer_certificate(ME)[0].decode()),),
     ),
+    Case("company/http_pass.py:check_pass_untrusted", http_pass, (HTTP_PASS.encode(),)),
     Case("company/tokens.py:parse_token_untrusted", lambda d: parse_token_untrusted(text(d)), (TOKEN.encode(),)),
     Case("company/tokens.py:_of_body_untrusted", lambda d: parse_token_untrusted("cmpw1." + text(d)), (TOKEN.encode()[6:],)),
     Case(

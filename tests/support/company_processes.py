@@ -71,9 +71,11 @@ class RunningCompany:
             self._client.close()
             self._client = None
 
-    def start_worker(self, name: str, *, token: str | None = None, slots: int = 1) -> None:
+    def start_worker(self, name: str, *, token: str | None = None, slots: int = 1, http: str = "", public: str = "") -> None:
         """Start a worker that joins with ``token``, else comes back with its own key."""
         arguments = ["worker", "join", "--slots", str(slots), "--name", name, "--json"]
+        arguments += ["--http", http] if http else []
+        arguments += ["--http-public", public] if public else []
         if token is not None:
             arguments += ["--token-file", "-"]
         process = self._spawn(name, *arguments, stdin=subprocess.PIPE)
