@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ async def _chief(home: Home, options: dict[str, Any]) -> None:
         count = own_slots(options.get("workers", 0))
         if count:
             command, token = command_of(home, count, options), await chief.gate.local_token("worker")
-            nursery.start_soon(keep_own_worker, home, command, token, tuple(chief.addresses.for_tokens()), memory_of(home))
+            listening, tell = tuple(chief.addresses.for_tokens()), partial(chief.fleet.own_worker, count)
+            nursery.start_soon(keep_own_worker, home, command, token, listening, memory_of(home), tell)
         if not is_loopback(host):  # a machine that may join is likely to ask
             nursery.start_soon(wheels.build_soon)
         announce(chief, options, owner, page)

@@ -37,9 +37,15 @@ class Memory:
     write: Callable[[tuple[str, ...]], None]
 
 
-async def keep_own_worker(home: Home, command: Sequence[str], token: str, addresses: tuple[str, ...], memory: Memory) -> None:
-    """Keep one worker of this home alive until cancelled, then end it. ``addresses``: where this chief is dialled now."""
+async def keep_own_worker(
+    home: Home, command: Sequence[str], token: str, addresses: tuple[str, ...], memory: Memory, tell: Callable[[int | None], None]
+) -> None:
+    """Keep one worker of this home alive until cancelled, then end it. ``addresses``: where this chief is dialled now.
+
+    ``tell``: hears a nil whenever one is started, and its status when it has ended.
+    """
     while True:
+        tell(None)
         pid = holder_pid(home.worker(NAME).root)
         if pid is not None and _command_line(pid) == list(command) and memory.read() == addresses:
             _log.info("taking over the worker of before (process %d)", pid)
@@ -50,7 +56,8 @@ async def keep_own_worker(home: Home, command: Sequence[str], token: str, addres
             memory.write(addresses)
             process = _start(command, token)
             await _watch(process.pid, process)
-            _log.warning("the chief's own worker ended with %s; starting it again", process.wait())
+            tell(process.wait())
+            _log.warning("the chief's own worker ended with %s; starting it again", process.returncode)
         await trio.sleep(RESTART_S)
 
 

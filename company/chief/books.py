@@ -63,6 +63,7 @@ class Books:
         self.copies: set[int] = set()  # leases that run what another slot runs late
         self.share = FairShare()
         self.disk_full = False
+        self.own: ev.OwnWorker | None = None  # what was last heard of the chief's own worker, if it has one
         self.hold_until: Monotonic | None = None
         self.awaited: set[str] = set()
         self.stirred: set[str] = set()  # jobs with new work since the assigner last looked

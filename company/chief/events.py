@@ -206,6 +206,14 @@ class DiskState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnWorker:
+    """The chief's own worker was started, or has ended with this status and is started again."""
+
+    slots: int
+    ended: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     """A deadline passed."""
 
@@ -213,7 +221,7 @@ class Tick:
 Event = (
     JobAdded | JobChanged | SplitCounted | SplitProduced | SplitEnded | SplitFailed | SplitDiffers | WorkerHere | WorkerGone
     | WorkerChanged | WorkerBlocked | Heartbeat | OutcomeArrived | FragmentDied | Recalled | Committed | MergeEnded | MergeFailed
-    | DiskState | WorkerLent | AbroadJudged | Believed | JobSetAside | Tick
+    | DiskState | OwnWorker | WorkerLent | AbroadJudged | Believed | JobSetAside | Tick
 )  # fmt: skip
 
 

@@ -17,7 +17,12 @@ from company.chief.sessions import Sessions
 from company.chief.store.workers import WorkerRow
 from p2p.base.errors import Action, Reason
 
-NOBODY_WORKS = ("no-workers", "worker-away", "worker-offline")  # reasons that a worker whom the chief cannot call may be behind
+NOBODY_WORKS = (
+    "no-workers",
+    "own-worker-ended",
+    "worker-away",
+    "worker-offline",
+)  # reasons that a worker whom the chief cannot call may be behind
 MAX_TOLD = 5
 STORED_STATE = {"pause": "paused", "resume": "active", "release": "active", "drain": "active", "quarantine": "quarantined"}
 
@@ -62,6 +67,15 @@ class Fleet:
             return reasons
         deaf = [w.reason for w in self.list_workers() if w.reason is not None and w.reason.code == "worker-unreachable"]
         return [*reasons, *deaf[:MAX_TOLD]]
+
+    def own_worker(self, slots: int, ended: int | None) -> None:
+        """The chief's own worker was started, or ended with this status."""
+        self._engine.post(ev.OwnWorker(slots=slots, ended=ended))
+
+    @property
+    def has_own_worker(self) -> bool:
+        """Whether the chief runs a worker of its own, which may still be starting."""
+        return self._engine.state.own_worker is not None
 
     def counts(self) -> dict[str, int]:
         """Workers by state."""

@@ -16,7 +16,7 @@ LEAST_DISK_BYTES = 1 << 30
 def needs_you(fleet: Fleet, desk: JobDesk, home: Home, contracts: ContractsPort) -> list[views.ReasonView]:
     """No workers, failed jobs, offers that wait, a full disk; one of each kind but the jobs."""
     found: list[views.ReasonView] = []
-    if not fleet.list_workers():
+    if not fleet.list_workers() and not fleet.has_own_worker:
         add = {"label": "add one", "cli": "company token create --role worker", "href": "/workers#add"}
         found.append(views.ReasonView(code="no-workers", text="No worker has joined yet.", actions=[add]))
     waiting = contracts.waiting()

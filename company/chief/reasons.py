@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from company.chief.books import Books
 from company.chief.eligible import why_not
+from company.chief.events import OwnWorker
 from company.chief.jobrun import JobRun
 from company.chief.lifecycle import MAX_ACTIVE_JOBS, MAX_OPEN_SPLITS
 from p2p.base.errors import Action, Reason
 
 ADD_WORKER = Action("add a worker", "company token create --role worker")
 SEE_WORKERS = Action("see the workers", "company worker list")
+LOOK = Action("see what its machine can do", "company doctor")
 MAX_NAMED = 5  # workers or jobs named in one sentence
 
 
@@ -104,6 +106,8 @@ class Reasons:
             if away:
                 text = f"No worker is connected; {_named(away)} went away moments ago and may come back."
                 return Reason("no-workers", text, {"workers": 0, "away": len(away)}, (SEE_WORKERS, ADD_WORKER))
+            if books.own is not None:
+                return own_reason(books.own)
             return Reason("no-workers", "No worker is connected.", {"workers": 0}, (ADD_WORKER,))
         refusals = [r for w in sorted(here, key=lambda w: w.spec.id) if (r := why_not(job, w)) is not None]
         if len(refusals) == len(here):
@@ -119,12 +123,21 @@ class Reasons:
         if all(books.slots.is_resting(w.spec.id) for w in able):
             names = sorted(w.spec.name for w in able)
             text = f"{_named(names)} gave work back because it could not start a sandbox; it is asked again soon."
-            doctor = Action("see what its machine can do", "company doctor")
-            return Reason("worker-resting", text, {"workers": len(names)}, (doctor, ADD_WORKER))
+            return Reason("worker-resting", text, {"workers": len(names)}, (LOOK, ADD_WORKER))
         others = sorted({x.job for x in books.leases if x.job != job.id})
         facts = {"slots": books.slots.total, "workers_able": len(able), "jobs_running": len(others)}
         busy = f"Every slot that could run it is busy with {_named(others) if others else 'other work'}."
         return Reason("slots-busy", busy, facts, (_hurry(job), ADD_WORKER))
+
+
+def own_reason(own: OwnWorker) -> Reason:
+    """Why nobody works although the chief has a worker of its own."""
+    slots = f"{own.slots} slot{'s' if own.slots != 1 else ''}"
+    if own.ended is not None:
+        text = f"The chief's own worker ({slots}) ended with status {own.ended} and is started again; the chief's log has its last words."
+        return Reason("own-worker-ended", text, {"workers": 0, "slots": own.slots, "status": own.ended}, (LOOK, ADD_WORKER))
+    text = f"The chief's own worker ({slots}) is starting and not connected yet."
+    return Reason("own-worker-starting", text, {"workers": 0, "slots": own.slots}, (SEE_WORKERS,))
 
 
 def _hurry(job: JobRun) -> Action:

@@ -58,6 +58,11 @@ class ChiefState:
     def boot(self) -> int:
         return self._books.boot
 
+    @property
+    def own_worker(self) -> ev.OwnWorker | None:
+        """What was last heard of the chief's own worker; nil where it has none."""
+        return self._books.own
+
     # ---- the machine's three calls -------------------------------------------------------------------------------------
     def handle(self, event: ev.Event, now: Monotonic) -> tuple[ev.Effect, ...]:
         """Apply one event; then hand out what can be handed out."""
@@ -165,6 +170,9 @@ class ChiefState:
             case ev.DiskState():
                 self._books.disk_full = event.full
                 self._books.stir()
+                return []
+            case ev.OwnWorker():
+                self._books.own = event
                 return []
             case ev.Tick():
                 return self._presence.tick(now)

@@ -222,6 +222,7 @@ def test_a_chief_that_was_killed_starts_again_and_takes_its_worker_over(empty: R
 
 def test_an_own_worker_that_dies_is_started_again(empty: RunningCompany) -> None:
     start(empty, "--workers", "1", *LOOPBACK)
+    assert empty.client.company()["needs_you"] == []  # its own worker is starting: nobody is told to add one
     until(lambda: empty.client.company()["slots"] == 1, "its own worker")
     worker = holder_pid(empty.home / "workers/local")
     assert worker is not None

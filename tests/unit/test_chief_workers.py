@@ -359,6 +359,21 @@ def test_a_job_waits_with_the_reason_when_no_worker_can_take_it() -> None:
     assert reason(w).code == "running"
 
 
+def test_where_the_chiefs_own_worker_is_starting_nobody_is_told_to_add_one() -> None:
+    w = world()
+    w.post(ev.OwnWorker(slots=2))
+    w.submit("j-1", [1.0])
+    w.run_for(0.1)
+    assert reason(w).code == "own-worker-starting" and reason(w).facts == {"workers": 0, "slots": 2}
+    assert not any("token create" in (a.cli or "") for a in reason(w).actions)
+    w.post(ev.OwnWorker(slots=2, ended=78))
+    assert reason(w).code == "own-worker-ended" and "78" in reason(w).text
+    w.post(ev.OwnWorker(slots=2))
+    assert reason(w).code == "own-worker-starting"
+    w.add_worker("w-a", 1)
+    assert reason(w).code == "running"
+
+
 def test_a_python_that_does_not_fit_is_a_reason() -> None:
     w = world(("w-a", 1), python="3.11.2")
     w.submit("j-1", [1.0], python=">=3.12")
