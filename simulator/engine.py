@@ -1,4 +1,4 @@
-"""The event heap: virtual time for the shipped machines, with no clock, no event loop and no thread (pure).
+"""The event queue: virtual time for the shipped machines, with no clock, no event loop and no thread (pure).
 
 Events at the same time run in the order in which they were planned, so one program has one history. `Host` drives a machine exactly as
 `p2p.net.driver` does in real time: event in, effects out, a tick when the machine's deadline comes.
@@ -7,80 +7,108 @@ Events at the same time run in the order in which they were planned, so one prog
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush, heapreplace
-from typing import Any, Generic, Protocol, TypeVar
+from heapq import heappop, heappush
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from p2p.base.clock import Monotonic
 from p2p.base.errors import InvariantBroken
 
 Handler = Callable[[Any], object]
+Entry = tuple[float, int, Handler, Any]
+LEAST_NEAR: Final = 64  # events that are put in order at once, at least
+NEAR_SHIFT: Final = 2  # … and at least a quarter of all; measured best of 1/2 … 1/16
 
 
 class Engine:
     """Virtual time. ``now`` is the time of the event that is being handled.
 
-    The event being handled stays at the heap's root until its handler plans the next one, which then takes its place: one sift instead of
-    two for the usual handler, that plans exactly one. A handler that returns a float is planned again after so many seconds.
+    What is planned lies in three places: ``near``, sorted, its end comes next; ``late``, a heap of what was planned since then to happen
+    before ``edge``; ``far``, in no order, everything from ``edge`` on. When near and late are empty, far is sorted (it mostly is already)
+    and gives its first part to near. So an event that waits long costs an append and its share of a sort, not two sifts of a heap; the
+    worst case is that of a heap. A handler that returns a float is planned again after so many seconds.
+
+    Source: Tang, Goh, Thng 2005, "Ladder queue" (the idea: nothing is sorted before it is near).
     """
 
-    __slots__ = ("_heap", "_is_root_done", "_planned", "events", "now")
+    __slots__ = ("_edge", "_far", "_late", "_near", "_planned", "events", "now")
 
     def __init__(self) -> None:
         self.now = 0.0
         self.events = 0
         self._planned = 0
-        self._is_root_done = False
-        self._heap: list[tuple[float, int, Handler, Any]] = []
+        self._near: list[Entry] = []  # latest first
+        self._late: list[Entry] = []
+        self._far: list[Entry] = []
+        self._edge = 0.0
 
     def at(self, when: float, handler: Handler, argument: Any = None) -> None:
         """Plan ``handler(argument)``; what would lie in the past happens now, after what is planned for now already."""
-        self.after(when - self.now, handler, argument, when)
-
-    def after(self, delay: float, handler: Handler, argument: Any = None, when: float | None = None) -> None:
-        """Plan ``handler(argument)`` that much later (``when``: the exact time, where the sum would be rounded)."""
         self._planned = number = self._planned + 1
-        if delay <= 0:
+        if when < self.now:
             when = self.now
-        elif when is None:
-            when = self.now + delay
-        if self._is_root_done:
-            self._is_root_done = False
-            heapreplace(self._heap, (when, number, handler, argument))
+        if when >= self._edge:
+            self._far.append((when, number, handler, argument))
         else:
-            heappush(self._heap, (when, number, handler, argument))
+            heappush(self._late, (when, number, handler, argument))
+
+    def after(self, delay: float, handler: Handler, argument: Any = None) -> None:
+        """Plan ``handler(argument)`` that much later."""
+        self._planned = number = self._planned + 1
+        when = self.now + delay if delay > 0.0 else self.now
+        if when >= self._edge:
+            self._far.append((when, number, handler, argument))
+        else:
+            heappush(self._late, (when, number, handler, argument))
 
     @property
     def pending(self) -> int:
         """How many events are planned."""
-        return len(self._heap) - self._is_root_done
+        return len(self._near) + len(self._late) + len(self._far)
 
-    def run(self, *, until: float = float("inf"), max_events: int = 1 << 62) -> int:
-        """Handle events up to and including time ``until``, at most so many; returns their number. Not for handlers to call."""
-        heap = self._heap
+    def _refill(self) -> float:
+        """Put the first part of what is far in order. Returns the new edge."""
+        far = self._far
+        far.sort()
+        take = max(LEAST_NEAR, len(far) >> NEAR_SHIFT)
+        self._near[:] = far[:take][::-1]
+        del far[:take]
+        self._edge = far[0][0] if far else self._near[0][0]
+        return self._edge
+
+    def run(self, *, until: float = float("inf"), max_events: int = 1 << 62, condition: Callable[[], bool] | None = None) -> int:
+        """Handle events up to and including time ``until``, at most so many, while ``condition`` holds; returns their number.
+
+        Not for handlers to call.
+        """
+        near, late, far, edge = self._near, self._late, self._far, self._edge
         done = 0
         try:
-            while heap and done < max_events:
-                when, _, handler, argument = heap[0]
+            while done < max_events and (condition is None or condition()):
+                if near:
+                    entry = near.pop() if not late or near[-1] < late[0] else heappop(late)
+                elif late:
+                    entry = heappop(late)
+                elif far:
+                    edge = self._refill()
+                    continue
+                else:
+                    break
+                when, _, handler, argument = entry
                 if when > until:
+                    heappush(late, entry)
                     break
                 self.now = when
                 done += 1
-                self._is_root_done = True
                 again = handler(argument)
                 if again.__class__ is float:
                     self._planned = number = self._planned + 1
-                    entry = (when + again, number, handler, argument) if again > 0.0 else (when, number, handler, argument)
-                    if self._is_root_done:
-                        heapreplace(heap, entry)
+                    if again > 0.0:
+                        when += again
+                    if when >= edge:
+                        far.append((when, number, handler, argument))
                     else:
-                        heappush(heap, entry)
-                elif self._is_root_done:
-                    heappop(heap)
-                self._is_root_done = False
+                        heappush(late, (when, number, handler, argument))
         finally:
-            if self._is_root_done:  # the handler raised before it planned anything
-                self._is_root_done = False
-                heappop(heap)
             self.events += done
         if until != float("inf") and done < max_events and self.now < until:
             self.now = until
@@ -88,12 +116,11 @@ class Engine:
 
     def run_while(self, condition: Callable[[], bool], *, max_events: int, why: Callable[[], str]) -> None:
         """Go on while the condition holds. Raises `InvariantBroken` when nothing will ever end it."""
-        while condition():
-            if not self._heap:
-                raise InvariantBroken(f"nothing will ever happen any more at {self.now:.3f} s: {why()}")
-            if self.events > max_events:
+        self.run(max_events=max_events - self.events, condition=condition)
+        if condition():
+            if self.pending:
                 raise InvariantBroken(f"no end after {max_events} events at {self.now:.3f} s: {why()}")
-            self.run(max_events=1)
+            raise InvariantBroken(f"nothing will ever happen any more at {self.now:.3f} s: {why()}")
 
 
 E = TypeVar("E", contravariant=True)

@@ -43,7 +43,7 @@ def speeds(quick: bool) -> Iterator[Row]:
     if simpy:
         yield Row(
             "speed",
-            f"event heap against SimPy ({simpy:,.0f} time-outs/s), events/s",
+            f"event core against SimPy ({simpy:,.0f} time-outs/s), events/s",
             "≥ 2 ×",
             f"{best / simpy:.2f} × ({best:,.0f})",
             best >= 2 * simpy,

@@ -68,6 +68,33 @@ def test_run_stops_at_its_bounds_and_an_endless_wait_is_said() -> None:
         engine.run_while(lambda: True, max_events=30, why=lambda: "because")
 
 
+@pytest.mark.parametrize("spread_s", [0.001, 1.0, 1000.0])
+def test_thousands_of_events_come_in_the_order_of_time_and_planning(spread_s: float) -> None:
+    """Whatever lies near, late or far: handlers plan some for now, some soon, some in a while; a plain sort says what is right."""
+    engine, numbers = Engine(), iter(range(6000))
+    planned: list[tuple[float, int]] = []
+    seen: list[tuple[float, int]] = []
+    key = seed_word(4, "order")
+
+    def plan(number: int) -> None:
+        delay = spread_s * round(unit(key, number, 0), 2) ** 3  # many ties, many short ones
+        planned.append((engine.now + delay, number))
+        (engine.after if number % 2 else lambda d, *rest: engine.at(engine.now + d, *rest))(delay, happen, number)
+
+    def happen(number: int) -> None:
+        seen.append((engine.now, number))
+        for _ in range(2 if unit(key, number, 1) < 0.6 else 1):
+            following = next(numbers, None)
+            if following is not None:
+                plan(following)
+
+    for _ in range(500):
+        plan(next(numbers))
+    while engine.run(until=engine.now + spread_s / 7, max_events=97) or engine.pending:
+        pass
+    assert seen == sorted(planned) and len(seen) == 6000 == engine.events
+
+
 @dataclass
 class Alarm:
     """A machine that wants to be woken three times, a second apart."""
