@@ -128,14 +128,14 @@ async def _chief(home: Home, options: dict[str, Any]) -> None:
 
 async def _network(chief: Any, options: Mapping[str, Any], task_status: trio.TaskStatus[Any]) -> None:
     """Open the network of companies for as long as the chief lives; reports its service, or None where it is off."""
+    if options.get("dht") == "off":
+        task_status.started(None)
+        return
     from company.chief.contracts.building import build_contracts
     from company.chief.contracts.front import Front
     from company.chief.network.building import Options
     from company.chief.network.opening import open_network
 
-    if options.get("dht") == "off":
-        task_status.started(None)
-        return
     host, port = parse_address(options.get("dht") or options.get("rpc") or "0.0.0.0:8468")
     given = Options(
         bootstrap=tuple(options.get("bootstrap", ())), trackers=tuple(options.get("tracker", ())), relay=options.get("relay", "on") == "on",

@@ -110,6 +110,10 @@ class ChiefHome:
         return self.root / "jobs"
 
     @property
+    def blanks(self) -> Path:
+        return self.root / "blanks"
+
+    @property
     def uploads(self) -> Path:
         return self.root / "uploads"
 

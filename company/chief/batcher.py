@@ -26,6 +26,7 @@ MAX_BATCH_COUNT = 200_000  # below frames.MAX_COUNT; 20,000 reached 1.9 million 
 START_OVERHEAD_US = 700.0  # c before it is measured: the middle of 0.4-1.1 ms (research/feasibility.md)
 OVERHEAD_SHARE = 0.005  # c may be half a per cent of a batch's run time; at 2 % only 0.95 of ideal was reached
 MIN_FULL_US = 200_000.0  # batches of 100-250 ms reached 0.964-0.975 of ideal, 20 ms ones 0.92
+MIN_BATCH_US = 5_000.0  # shorter ones at a job's end cost more than the wait of the other slots that they spare
 TAIL_PARTS = 4  # a batch is at most a quarter of one slot's share of what remains
 GROWTH = 8  # a batch is at most this many times the longest one seen to finish: the first fragments may not be typical
 GAIN = 1 / 8  # weight of the newest batch; Jacobson 1988's gain for a smoothed round trip
@@ -157,12 +158,12 @@ class Adaptive:
 
 
 def duration_us(overhead_us: float, left_us: float | None, slots: int) -> float:
-    """How long the next batch should run: max(2c, min(max(c/0.005, 200 ms), left/(4·slots))); left None = unknown.
+    """How long the next batch should run: max(2c, 5 ms, min(max(c/0.005, 200 ms), left/(4·slots))); left None = unknown.
 
     Source: algorithms page, Batching; guided self-scheduling divides by the processors, factoring halves that again.
     """
     full = max(overhead_us / OVERHEAD_SHARE, MIN_FULL_US)
-    return max(2 * overhead_us, full if left_us is None else min(full, left_us / (TAIL_PARTS * max(1, slots))))
+    return max(2 * overhead_us, MIN_BATCH_US, full if left_us is None else min(full, left_us / (TAIL_PARTS * max(1, slots))))
 
 
 class SqrtWindow:

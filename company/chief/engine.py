@@ -17,6 +17,7 @@ import trio
 from sqlalchemy import Connection
 
 from company.chief import events as ev
+from company.chief.blanks import Blanks
 from company.chief.commit import Committer, Op, Piece
 from company.chief.digests import range_digest
 from company.chief.leases import COUNTER_BITS
@@ -56,7 +57,8 @@ class Engine:
     """The one owner of `ChiefState`. `post` from the trio thread only."""
 
     def __init__(
-        self, *, state: ChiefState, committer: Committer, splitting: Splitting, merging: Merging, story: Storybook, workers: Workers,
+        self, *, state: ChiefState, committer: Committer, splitting: Splitting, merging: Merging, blanks: Blanks, story: Storybook,
+        workers: Workers,
         on_change: Callable[[str, str], None], on_over: Callable[[JobRuntime, int, int], None],
     ) -> None:  # fmt: skip
         self.state = state
@@ -65,6 +67,7 @@ class Engine:
         self._splitting = splitting
         self.merging = merging
         self.story = story
+        self._blanks = blanks
         self._workers = workers
         self._on_change = on_change  # (kind, id) for live pages
         self._on_over = on_over
@@ -205,7 +208,7 @@ class Engine:
             case ev.StopSplit():
                 self._splitting.stop(self.runtimes[effect.job])
             case ev.PrepareMerge():
-                self.merging.prepare(self.runtimes[effect.job])
+                self.merging.prepare(self.runtimes[effect.job], self.post, self.save)
             case ev.StartMerge():
                 self.merging.start(self.runtimes[effect.job], self.post, self.save)
             case ev.FreeWindow():
@@ -322,6 +325,7 @@ class Engine:
 
     def _drop_results(self, runtime: JobRuntime) -> None:
         runtime.row = replace(runtime.row, first_result=None)
+        self.merging.discard(runtime)
         self._splitting.drop_results(runtime, self._committer)
 
     def _job_over(self, effect: ev.JobOver) -> None:
@@ -334,7 +338,7 @@ class Engine:
         )  # fmt: skip
         row = runtime.row
         runtime.close()
-        self.merging.discard(runtime)
+        self._blanks.job_over()
         self.story.close(effect.job)
         self._workers.send_job_over(effect.job, effect.phase)
         self._on_over(runtime, effect.done, effect.failed)

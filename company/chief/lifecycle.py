@@ -272,7 +272,7 @@ class Lifecycle:
         touched, books.touched = sorted(books.touched), set()
         for name in touched:
             job = books.active.get(name)
-            if job is None or job.split != "ended":
+            if job is None:
                 continue
             if job.is_complete and not job.paused:
                 effects += [*self._drop_leases(job, "done-elsewhere", now), *self._merge(job)]

@@ -76,12 +76,12 @@ class MergeChild:
         self._plan = plan
 
     @classmethod
-    async def start(cls, sandbox: Sandbox, plan: MergePlan) -> MergeChild | MergeError:
-        """Start the child and import the package's merge."""
+    async def start(cls, sandbox: Sandbox, plan: MergePlan, blank: Child | None = None) -> MergeChild | MergeError:
+        """Start the child and import the package's merge. ``blank``: one whose output is the plan's."""
         profile = Profile(
             role="merge", memory_bytes=plan.memory_bytes, output=plan.output, output_max_bytes=plan.output_max_bytes, site=plan.site
         )
-        child = await sandbox.start(profile)
+        child = blank or await sandbox.start(profile)
         try:
             await child.load(role="merge", params=plan.params, files=plan.files, options={"output": "/output"})
         except (ChildFailed, ChildDied) as error:

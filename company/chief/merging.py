@@ -14,6 +14,7 @@ import trio
 from sqlalchemy import Connection
 
 from company.chief import events as ev
+from company.chief.blanks import Blank, Blanks, output_limit
 from company.chief.merger import MergeChild, MergeError, MergePlan, MergeResult
 from company.chief.requirement_wheels import RequirementWheels
 from company.chief.runtime import JobRuntime
@@ -26,102 +27,120 @@ from p2p.base.errors import Action, ParallelError, Reason, Unavailable
 from p2p.base.frames import Sizes
 
 ROWS_AT_ONCE = 512
-OUTPUT_MAX_BYTES = 1 << 40
+EARLY_S = 0.03  # at most so often results are looked for before the last one is there
 Post = Callable[[ev.Event], None]
+Save = Callable[[JobRuntime], None]
 _log = logging.getLogger("company.chief.merge")
 
 
 class Merging:
-    """Starts merge children, early where the end is near. ``nursery``: lives as long as the chief."""
+    """Runs merge children, early where the end is near: what is on disk in order is merged while the rest is computed.
 
-    def __init__(self, sandbox: Sandbox, store: Store, nursery: trio.Nursery, wheels: RequirementWheels) -> None:
+    ``nursery``: lives as long as the chief.
+    """
+
+    def __init__(self, sandbox: Sandbox, store: Store, nursery: trio.Nursery, wheels: RequirementWheels, blanks: Blanks) -> None:
         self._sandbox = sandbox
         self._wheels = wheels
         self._store = store
         self._nursery = nursery
+        self._blanks = blanks
 
-    def prepare(self, runtime: JobRuntime) -> None:
-        """Start the child now; `start` will use it."""
-        if runtime.merge_ready is None and runtime.stream is None:
-            runtime.merge_ready = trio.Event()
-            self._nursery.start_soon(self._prepare, runtime)
+    def prepare(self, runtime: JobRuntime, post: Post, save: Save) -> None:
+        """Begin to merge what is there; `start` says that it is all."""
+        if runtime.merge_scope is None and runtime.stream is None:
+            runtime.merge_go = trio.Event()
+            runtime.merge_scope = trio.CancelScope()
+            self._nursery.start_soon(self._run, runtime, runtime.merge_scope, runtime.merge_go, post, save)
 
-    def start(self, runtime: JobRuntime, post: Post, save: Callable[[JobRuntime], None]) -> None:
+    def start(self, runtime: JobRuntime, post: Post, save: Save) -> None:
         """Merge all results of the job. Those of a stream are fetched one by one: there is nothing to merge."""
         if runtime.stream is not None:
             self._nursery.start_soon(_end_of_stream, runtime.row.id, post)
             return
-        self.prepare(runtime)
-        scope = trio.CancelScope()
-        runtime.merge_scope = scope
-        self._nursery.start_soon(self._run, runtime, scope, post, save)
+        self.prepare(runtime, post, save)
+        runtime.merge_go.set()
+        runtime.tell_news()
 
     def discard(self, runtime: JobRuntime) -> None:
-        """The job ended before it came to a merge: end a child that was started early."""
-        if isinstance(runtime.merge, MergeChild) and runtime.merge_scope is None:
-            self._nursery.start_soon(runtime.merge.aclose)
-            runtime.merge = None
+        """The job starts over: what was merged early is worth nothing."""
+        if runtime.merge_scope is not None:
+            runtime.merge_scope.cancel()
+            runtime.merge_scope = None
 
-    async def _prepare(self, runtime: JobRuntime) -> None:
-        ready = runtime.merge_ready
-        assert ready is not None
-        try:
-            site = await self._wheels.environment(runtime.requirements)
-            plan = replace(await trio.to_thread.run_sync(self._plan, runtime), site=site)
-            runtime.merge = await MergeChild.start(self._sandbox, plan)
-        except (ParallelError, OSError) as error:
-            runtime.merge = MergeError("sandbox-failed", "", str(error), "")
-        finally:
-            ready.set()
-
-    def _plan(self, runtime: JobRuntime) -> MergePlan:
-        attempt = runtime.row.merge_attempt + 1
-        output = runtime.dirs.output / str(attempt)
-        result = runtime.dirs.output / f"result-{attempt}"
-        for path in (output, result):
-            shutil.rmtree(path, ignore_errors=True)
-        output.mkdir(parents=True)
-        return MergePlan(
-            job=runtime.row.id, files=runtime.files, params=runtime.row.params, memory_bytes=runtime.memory_bytes, output=output,
-            output_max_bytes=min(OUTPUT_MAX_BYTES, max(64 << 20, shutil.disk_usage(output).free // 2)), result_dir=result,
-        )  # fmt: skip
-
-    async def _run(self, runtime: JobRuntime, scope: trio.CancelScope, post: Post, save: Callable[[JobRuntime], None]) -> None:
+    async def _run(self, runtime: JobRuntime, scope: trio.CancelScope, go: trio.Event, post: Post, save: Save) -> None:
         job = runtime.row.id
         try:
             with scope:
-                assert runtime.merge_ready is not None
-                await runtime.merge_ready.wait()
-                child = runtime.merge
-                ended = await child.run(self._feed(runtime)) if isinstance(child, MergeChild) else child
+                try:
+                    ended: MergeResult | MergeError | Reason = await self._merge(runtime, go)
+                except Unavailable as error:
+                    ended = error.reason()
+                await go.wait()  # whatever became of an early start counts when the job has come to its merge
                 runtime.row = replace(runtime.row, merge_attempt=runtime.row.merge_attempt + 1)
                 if isinstance(ended, MergeResult):
                     runtime.row = replace(runtime.row, result_name=ended.name, result_size=ended.size, result_digest=ended.digest)
                     post(ev.MergeEnded(job=job))
                 else:
                     save(runtime)
-                    post(ev.MergeFailed(job=job, reason=_reason(job, ended or MergeError("sandbox-failed", "", "no merge child", ""))))
-        except Unavailable as error:
-            post(ev.MergeFailed(job=job, reason=error.reason()))
+                    post(ev.MergeFailed(job=job, reason=_reason(job, ended) if isinstance(ended, MergeError) else ended))
         finally:
-            if isinstance(runtime.merge, MergeChild):
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-                    await runtime.merge.aclose()
-            runtime.merge = None
-            runtime.merge_ready = None
+            if runtime.merge_scope is scope:
+                runtime.merge_scope = None
 
-    async def _feed(self, runtime: JobRuntime) -> AsyncIterator[tuple[int, Sizes, bytes | memoryview]]:
-        """Every result in fragment order, a record at a time; large ones from their files, alone."""
+    async def _merge(self, runtime: JobRuntime, go: trio.Event) -> MergeResult | MergeError:
+        blank: Blank | None = None
+        child: MergeChild | MergeError | None = None
+        try:
+            try:
+                site = await self._wheels.environment(runtime.requirements)
+                blank = self._blanks.take("merge", memory_bytes=runtime.memory_bytes, site=site)
+                plan = replace(await trio.to_thread.run_sync(self._plan, runtime, blank), site=site)
+                child = await MergeChild.start(self._sandbox, plan, blank.child if blank else None)
+            except (ParallelError, OSError) as error:
+                return MergeError("sandbox-failed", "", str(error), "")
+            return await child.run(self._feed(runtime, go)) if isinstance(child, MergeChild) else child
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+                if isinstance(child, MergeChild):
+                    await child.aclose()
+                if blank is not None:
+                    await blank.child.aclose()
+                    shutil.rmtree(blank.folder, ignore_errors=True)
+
+    def _plan(self, runtime: JobRuntime, blank: Blank | None) -> MergePlan:
+        attempt = runtime.row.merge_attempt + 1
+        output = runtime.dirs.output / str(attempt)
+        result = runtime.dirs.output / f"result-{attempt}"
+        for path in (output, result):
+            shutil.rmtree(path, ignore_errors=True)
+        if blank is None:
+            output.mkdir(parents=True)
+        else:
+            output = blank.folder
+        return MergePlan(
+            job=runtime.row.id, files=runtime.files, params=runtime.row.params, memory_bytes=runtime.memory_bytes, output=output,
+            output_max_bytes=output_limit(output), result_dir=result,
+        )  # fmt: skip
+
+    async def _feed(self, runtime: JobRuntime, go: trio.Event) -> AsyncIterator[tuple[int, Sizes, bytes | memoryview]]:
+        """Every result in fragment order, a record at a time; large ones from their files, alone. Before ``go`` up to the first gap."""
         at = 0
         while True:
-            start = at
-            rows = await self._store.read(partial(_rows_from, runtime.row.id, start))
-            if not rows:
-                return
+            is_all, news = go.is_set(), runtime.news
+            rows = await self._store.read(partial(_rows_from, runtime.row.id, at))
+            if not is_all:
+                rows = _unbroken(rows, at)
             for row in rows:
                 at = row.first + row.count
                 for piece in await trio.to_thread.run_sync(read_row, runtime.segments, row):
                     yield piece
+            if is_all and not rows:
+                return
+            if not is_all and not rows:
+                await news.wait()
+                with trio.move_on_after(EARLY_S):
+                    await go.wait()
 
 
 async def _end_of_stream(job: str, post: Post) -> None:
@@ -131,6 +150,15 @@ async def _end_of_stream(job: str, post: Post) -> None:
 
 def _rows_from(job: str, start: int, conn: Connection) -> tuple[OutcomeRow, ...]:
     return outcomes.load(conn, job, start=start, limit=ROWS_AT_ONCE)
+
+
+def _unbroken(rows: tuple[OutcomeRow, ...], at: int) -> tuple[OutcomeRow, ...]:
+    """Those that follow each other from fragment ``at`` on."""
+    for place, row in enumerate(rows):
+        if row.first != at:
+            return rows[:place]
+        at = row.first + row.count
+    return rows
 
 
 def read_row(segments: SegmentStore, row: OutcomeRow) -> list[tuple[int, Sizes, bytes | memoryview]]:

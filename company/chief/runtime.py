@@ -13,7 +13,6 @@ import trio
 
 from company.chief.call_stream import CallStream
 from company.chief.digests import SplitCheck
-from company.chief.merger import MergeChild, MergeError
 from company.chief.segments import LogStore, SegmentStore
 from company.chief.store.jobs import JobRow
 from company.chief.window import FragmentWindow
@@ -46,9 +45,8 @@ class JobRuntime:
     grown: trio.Event = field(default_factory=trio.Event)  # the stream has
     news: trio.Event = field(default_factory=trio.Event)  # results or final failures were committed
     split_scope: trio.CancelScope | None = None
-    merge: MergeChild | MergeError | None = None
-    merge_ready: trio.Event | None = None
-    merge_scope: trio.CancelScope | None = None
+    merge_scope: trio.CancelScope | None = None  # of the merge task, which may begin before the last result is there
+    merge_go: trio.Event = field(default_factory=trio.Event)  # all results are there
     statuses: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_STATUS_LINES))
     failure_text: dict[int, Any] = field(default_factory=dict)
     cpu_us: int = 0

@@ -24,6 +24,7 @@ from company.chief import events as ev
 from company.chief.addresses import Addresses, local_hosts
 from company.chief.artifacts import ArtifactSink
 from company.chief.backup import backup as write_backup
+from company.chief.blanks import Blanks
 from company.chief.call_desk import CallDesk
 from company.chief.checkup import checkup
 from company.chief.commit import Committer
@@ -323,10 +324,8 @@ async def running_chief(
     store = Store.open(tree.database)
     try:
         boot = await store.next_boot()
-        async with (
-            Sandbox.open(home=tree.root, stage=(tree.datasets, tree.jobs, environments_folder(tree)), allow_none=allow_none) as sandbox,
-            trio.open_nursery() as nursery,
-        ):
+        stage = (tree.datasets, tree.jobs, tree.blanks, environments_folder(tree))
+        async with Sandbox.open(home=tree.root, stage=stage, allow_none=allow_none) as sandbox, trio.open_nursery() as nursery:
             chief = await _build(home, name, identity, store, sandbox, boot, nursery)
             try:
                 yield chief
@@ -360,9 +359,10 @@ async def _build(
     wheels = RequirementWheels(tree, identity)
     sessions = Sessions(gate, library, artifacts, wheels)
     desks: list[JobDesk] = []
+    blanks = Blanks(sandbox, tree.blanks)
     engine = Engine(
-        state=state, committer=committer, splitting=Splitting(sandbox, nursery, wheels),
-        merging=Merging(sandbox, store, nursery, wheels), story=story,
+        state=state, committer=committer, splitting=Splitting(sandbox, nursery, wheels, blanks),
+        merging=Merging(sandbox, store, nursery, wheels, blanks), blanks=blanks, story=story,
         workers=sessions, on_change=feed.put, on_over=lambda runtime, done, failed: desks[0].on_over(runtime, done, failed),
     )  # fmt: skip
     late.append(engine)
@@ -371,6 +371,7 @@ async def _build(
     desks.append(desk)
     nursery.start_soon(committer.run)
     nursery.start_soon(engine.run)
+    nursery.start_soon(blanks.run)
     state.hold_for({w.id for w in gate.workers.values() if w.state == "active" and w.last_seen > time.time() - 3600}, engine.now())
     state.remember_usage(await store.read(load_usage), engine.now())
     keeper = UsageKeeper(lambda: state.usage(engine.now()), lambda op: committer.add(ops=[op]))

@@ -52,11 +52,12 @@ Produced = Callable[[int, Sizes, list[float] | None, memoryview, dict[int, Large
 
 
 async def run_split(
-    sandbox: Sandbox, plan: SplitPlan, *, on_count: Callable[[int | None], None], on_fragments: Produced
+    sandbox: Sandbox, plan: SplitPlan, *, on_count: Callable[[int | None], None], on_fragments: Produced, blank: Child | None = None
 ) -> int | SplitError:
     """Run split to its end and return the number of fragments, or why it stopped.
 
-    ``on_fragments`` is awaited before the next frame is read: it returns when the window has room again.
+    ``on_fragments`` is awaited before the next frame is read: it returns when the window has room again. ``blank``: a child that
+    sees the data where the plan says, closed when this returns; else one is started.
     """
     profile = Profile(
         role="split",
@@ -64,7 +65,7 @@ async def run_split(
         site=plan.site,
         mounts=(Mount(host=plan.data, inside=f"/data/{plan.data_name}", writable=False),),
     )
-    child = await sandbox.start(profile)
+    child = blank or await sandbox.start(profile)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, child)

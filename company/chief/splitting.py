@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 
 import trio
 from sqlalchemy import Connection
 
 from company.chief import events as ev
+from company.chief.blanks import Blanks
 from company.chief.call_stream import IDLE_S, CallStream
 from company.chief.commit import Committer
 from company.chief.digests import SplitCheck, range_digest
@@ -29,10 +31,11 @@ _log = logging.getLogger("company.chief.split")
 class Splitting:
     """Starts and stops split children. ``nursery``: lives as long as the chief."""
 
-    def __init__(self, sandbox: Sandbox, nursery: trio.Nursery, wheels: RequirementWheels) -> None:
+    def __init__(self, sandbox: Sandbox, nursery: trio.Nursery, wheels: RequirementWheels, blanks: Blanks) -> None:
         self._sandbox = sandbox
         self._wheels = wheels
         self._nursery = nursery
+        self._blanks = blanks
         self._running = 0
 
     def start(self, runtime: JobRuntime, post: Post) -> None:
@@ -83,7 +86,14 @@ class Splitting:
                     memory_bytes=runtime.memory_bytes, spool=runtime.dirs.fragments,
                     site=await self._wheels.environment(runtime.requirements),
                 )  # fmt: skip
-                ended = await run_split(self._sandbox, plan, on_count=counted, on_fragments=produced)
+                blank = self._blanks.take_for_data(plan.data, plan.data_name, memory_bytes=plan.memory_bytes, site=plan.site)
+                try:
+                    ended = await run_split(
+                        self._sandbox, plan, on_count=counted, on_fragments=produced, blank=blank.child if blank else None
+                    )
+                finally:
+                    if blank is not None:
+                        shutil.rmtree(blank.folder, ignore_errors=True)
                 if isinstance(ended, SplitError):
                     post(ev.SplitFailed(job=job, reason=_reason(job, ended)))
                 elif not runtime.check.is_over:

@@ -12,7 +12,7 @@ from company.sandbox.sandbox import Sandbox
 
 
 class ChildPool:
-    """Keeps ``size`` blank children of one profile; each is given away once and never comes back."""
+    """Keeps ``size`` blank children of one profile; each is given away once and never comes back. `refill` replaces it."""
 
     def __init__(self, sandbox: Sandbox, profile: Profile, size: int) -> None:
         self._sandbox = sandbox
@@ -43,7 +43,6 @@ class ChildPool:
             await child.aclose()
         else:
             child = await self._sandbox.start(self._profile)
-        await self.refill()
         return child
 
     async def aclose(self) -> None:

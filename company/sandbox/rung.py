@@ -86,7 +86,8 @@ def check_readable(profile: Profile, uid: int | None) -> None:
 def settings_hex(ends: Ends, profile: Profile, *, package: str, paths: Sequence[str], confine: dict[str, Any] | None) -> str:
     """What `company.sandbox.inside.main` is told."""
     settings = {
-        "fds": list(ends.fds), "package": package, "path": list(paths), "limits": profile.rlimits(), "niceness": profile.cpu_niceness,
+        "fds": list(ends.fds), "package": package, "path": list(paths), "role": profile.role,
+        "limits": profile.rlimits(), "niceness": profile.cpu_niceness,
         "confine": confine,
     }  # fmt: skip
     return bytes(msgpack.packb(settings)).hex()

@@ -93,6 +93,7 @@ class SlotRunner:
             self._queue.unfeed()
             with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_TIMEOUT_S):
                 await child.aclose()
+            self._children.gave_up()
 
     async def _serve_in(self, child: Child, spec: JobSpec) -> None:
         self._child = child

@@ -7,10 +7,12 @@ with msgpack, so it may import nothing else of ours at module level, and numpy o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import msgpack
+
+TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 MAX_DEPTH = 64  # nesting across containers and extension types; msgpack's C packer stops at 511 of its own
 MAX_BIGINT_BYTES = 1 << 20

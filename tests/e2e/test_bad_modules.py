@@ -150,9 +150,10 @@ def test_jobs_that_are_over_hold_no_descriptor_of_the_chief(company: RunningComp
     chief = psutil.Process(company.processes["chief"].pid)
     company.run(package, numbers, params={"n": 5})
     before = chief.num_fds()
-    for _ in range(6):
+    for _ in range(10):
         company.run(package, numbers, params={"n": 5})
-    assert until(lambda: chief.num_fds() <= before + 3, "descriptors given back", timeout_s=10)
+    blank = 12  # two children that wait for a job have some each; a job that kept three would be thirty more by now
+    assert until(lambda: chief.num_fds() <= before + blank, "descriptors given back", timeout_s=10)
 
 
 CLOCK = "import time\ndef split(data):\n    now = time.time_ns()\n    for i in range(60):\n        yield [now, i]\n"

@@ -76,7 +76,8 @@ def test_duration_follows_the_formula() -> None:
     assert duration_us(400, None, 2) == 200_000  # c/0.005 = 80 ms, so the 200 ms count
     assert duration_us(2_000, None, 2) == 400_000
     assert duration_us(400, 800_000, 2) == 100_000  # guided: remaining/(4·slots)
-    assert duration_us(400, 1_000, 2) == 800  # never under 2c
+    assert duration_us(400, 1_000, 2) == 5_000  # never under what a batch costs the others
+    assert duration_us(4_000, 1_000, 2) == 8_000  # nor under 2c
 
 
 def test_probes_double_before_the_first_result() -> None:

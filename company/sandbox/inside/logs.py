@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Any
 
 import msgpack
 
 from company.sandbox import wire
 from company.sandbox.page_slots import PAGE_LOG_END, PAGE_LOG_INDEX
+
+TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
+if TYPE_CHECKING:
+    from typing import Any
 
 FRAGMENT_BYTES = 64 << 10
 BATCH_BYTES = 1 << 20

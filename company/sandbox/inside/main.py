@@ -1,7 +1,7 @@
 """The program of a sandboxed child: wait for LOAD, then split, process or merge until the pipe ends (I/O).
 
 Started as ``python -s -S -B -P -c … SETTINGS`` where SETTINGS is hex of a msgpack map: ``fds`` (in, out, page, log), ``package``
-(where to put the package's files), ``path`` (further import folders), ``limits`` (rlimits), ``confine`` (None, or what
+(where to put the package's files), ``role``, ``path`` (further import folders), ``limits`` (rlimits), ``confine`` (None, or what
 `company.sandbox.inside.confine` needs where no bubblewrap stands around).
 """
 
@@ -14,9 +14,6 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
 
 import msgpack
 
@@ -28,6 +25,11 @@ from company.sandbox.inside.logs import STDERR, STDOUT, Logs, text_stream
 from company.sandbox.inside.pipe import CHUNK_BYTES, Pipe
 from company.sandbox.page_slots import PAGE_STAGE, STAGE_BOOTED, STAGE_LOADED
 from p2p.base import codec
+
+TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
 
 STATUS_EVERY_NS = 500_000_000
 MAX_ARTIFACT_BYTES = 1 << 30
@@ -103,6 +105,8 @@ def main(settings_hex: str) -> None:
     pipe = Pipe(wire.FD_IN, wire.FD_OUT)
     for name in [n for n in sys.modules if n == "p2p" or n.startswith("p2p.")]:
         del sys.modules[name]  # a package of theirs may be called so
+    if settings["role"] in ("split", "merge"):
+        import pathlib  # noqa: F401 - here, where no package can shadow it; children for process do without
     sys.path += settings["path"]
     page[PAGE_STAGE] = STAGE_BOOTED
     code = 1
@@ -153,6 +157,8 @@ def _serve(pipe: Pipe, page: Any, logs: Logs, root: str) -> int:
         pipe.write([wire.READY, package.functions_of(module), sys.version])
         page[PAGE_STAGE] = STAGE_LOADED
         where = role
+        if role in ("split", "merge"):
+            from pathlib import Path
         if role == "split":
             splitter, data = split.Splitter(pipe, page), Path(options["data"])
             where = "count"

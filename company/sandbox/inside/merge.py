@@ -6,10 +6,7 @@ Results are read from the pipe when ``merge`` asks for the next one, so a part o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, islice, pairwise
-from pathlib import Path
-from typing import Any
 
 import msgpack
 
@@ -17,6 +14,12 @@ from company.sandbox import wire
 from company.sandbox.inside import package
 from company.sandbox.inside.pipe import Pipe
 from p2p.base import codec
+
+TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+    from typing import Any
 
 MAX_VALUE_BYTES = 8 << 20
 CHUNK = 256

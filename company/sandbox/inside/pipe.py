@@ -9,12 +9,15 @@ import os
 import struct
 from _thread import RLock
 from array import array
-from collections.abc import Sequence
-from typing import Any
 
 import msgpack
 
 from company.sandbox import wire
+
+TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 _PREAMBLE = struct.Struct("<IIQ")
 _READ_BYTES = 256 << 10

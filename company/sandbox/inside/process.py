@@ -11,9 +11,7 @@ from __future__ import annotations
 import resource
 import time
 from array import array
-from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Any
 
 import msgpack
 
@@ -22,6 +20,11 @@ from company.sandbox.inside import package
 from company.sandbox.inside.logs import Logs
 from company.sandbox.inside.pipe import Pipe
 from p2p.base import codec
+
+TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 LOOK_NS = 1_000_000  # the page's start may be this much too early: writing it for each of thousands costs 50 ns of 400
 SMALL_BYTES = 4 << 10  # a result below it can hardly fill a frame within LOOK_NS

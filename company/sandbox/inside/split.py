@@ -9,10 +9,7 @@ from __future__ import annotations
 import time
 from _thread import start_new_thread
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 from company.fragment import Fragment
 from company.sandbox import wire
@@ -20,10 +17,17 @@ from company.sandbox.inside import package
 from company.sandbox.inside.pipe import Pipe
 from p2p.base import codec
 
+TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
 _pack = codec._pack_hot  # encode_value's own frame would cost 45 ns more
 MAX_COUNT = 65_536
 MAX_COUNT_WITH_COSTS = 4096  # 9 bytes each in a header of at most 64 KiB
 FLUSH_BYTES = 256 << 10
+FIRST_COUNT, MORE = 64, 8  # the first message is small, so that workers begin; each of the next may be that many times as long
 MAX_AGE_S = 0.05
 MAX_PULL = 4096  # fragments taken from the generator at once
 ENCODE_AT_ONCE = 512
@@ -48,6 +52,7 @@ class Splitter:
         self._first = 0
         self._total = 0
         self._sent = 0  # FRAGS messages
+        self._enough = FIRST_COUNT  # fragments of the next one
         self._error: BaseException | None = None  # met by the ticking thread
 
     def count(self, function: Callable[..., Any] | None, data: Path) -> None:
@@ -105,6 +110,9 @@ class Splitter:
                     self._add(codec.encode_value(value.value if is_fragment else value), value.cost if is_fragment else None)
             else:
                 self._add_all(got)
+        if len(self._items) >= self._enough:
+            self._flush()
+            self._enough = min(MAX_COUNT, self._enough * MORE)
         self._page[wire.PAGE_INDEX] = self._total
         self._page[wire.PAGE_STARTED_NS] = time.monotonic_ns()
 
