@@ -12,7 +12,7 @@ from company.sandbox.sandbox import Sandbox
 
 
 class ChildPool:
-    """Keeps ``size`` blank children of one profile; each is given away once and never comes back. `refill` replaces it."""
+    """Keeps ``size`` blank children of one profile; each is given away once and never comes back."""
 
     def __init__(self, sandbox: Sandbox, profile: Profile, size: int) -> None:
         self._sandbox = sandbox
@@ -32,8 +32,8 @@ class ChildPool:
         while len(self._blank) < self._size:
             self._blank.append(await self._sandbox.start(self._profile))
 
-    async def take(self, profile: Profile | None = None) -> Child:
-        """A blank child, the caller's to close; a fresh one when ``profile`` is not the pool's."""
+    async def take(self, profile: Profile | None = None, *, refill: bool = True) -> Child:
+        """A blank child, the caller's to close; a fresh one when ``profile`` is not the pool's. ``refill``: replace it at once."""
         if profile is not None and profile != self._profile:
             return await self._sandbox.start(profile)
         while self._blank:
@@ -43,6 +43,8 @@ class ChildPool:
             await child.aclose()
         else:
             child = await self._sandbox.start(self._profile)
+        if refill:
+            await self.refill()
         return child
 
     async def aclose(self) -> None:

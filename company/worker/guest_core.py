@@ -48,6 +48,9 @@ class GuestChildren:
         """A blank child within the contract's bounds; nothing but the processor is ever mounted."""
         return await self.pool.take(guest_profile(self._ticket, spec.memory_bytes))
 
+    def gave_up(self) -> None:
+        """Nothing to do: the pool has replaced the child when it was taken."""
+
 
 class Meter:
     """What was done and handed over, cumulative, with a digest over all of it in order."""
