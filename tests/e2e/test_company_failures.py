@@ -37,7 +37,7 @@ def only_failure(company: RunningCompany, package: Path, data: Path, **options: 
     assert (job.view["fragments"]["done"], job.view["fragments"]["failed"]) == (39, 1)
     items = job.failures()["items"]
     assert [f["fragment"] for f in items if f["final"]] == [BAD]
-    assert [f["fragment"] for f in items] == [BAD], "a neighbour was blamed"
+    assert [f["fragment"] for f in items] == [BAD], f"a neighbour was blamed: {items}"
     assert all(company.is_running(name) and company.processes[name].pid == pid for name, pid in before.items())
     return job, items[0]
 

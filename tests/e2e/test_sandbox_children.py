@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -90,6 +91,25 @@ async def test_sys_exit_is_a_failure_and_not_the_end_of_the_child(sandbox: Sandb
     async with process_child(sandbox, "import sys\ndef process(x):\n    if x == 1: sys.exit(3)\n    return x") as child:
         got = await run(child, [0, 1, 2])
     assert got.status == [0, 1, 0] and got.results[1]["type"] == "SystemExit"
+
+
+async def test_where_a_fragment_leaves_no_memory_behind_the_results_of_its_neighbours_are_still_told(sandbox: Sandbox) -> None:
+    source = """
+        kept = []
+        def process(x):
+            print("at", x)
+            for power in range(24 if x == 7 else 0, 9, -1):
+                try:
+                    while True: kept.append(bytes(1 << power))
+                except MemoryError: pass
+            if x == 7: raise ValueError("took it all")
+            return x
+    """
+    async with process_child(sandbox, dedent(source), memory_bytes=64 << 20) as child:
+        first, second = await run(child, list(range(15))), await run(child, list(range(15, 40)), first=15)
+    assert [i for i, status in enumerate(first.status + second.status) if status] == [7]
+    assert first.results[7]["message"] == "took it all"
+    assert (first.results[14], second.results[24]) == (14, 39)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import msgpack
 from company import fragment as _fragment  # noqa: F401 - loaded before a package can shadow it
 from company import task
 from company.sandbox import wire
-from company.sandbox.inside import merge, package, process, split
+from company.sandbox.inside import merge, package, process, reserve, split
 from company.sandbox.inside.logs import STDERR, STDOUT, Logs, text_stream
 from company.sandbox.inside.pipe import CHUNK_BYTES, Pipe
 from company.sandbox.page_slots import PAGE_STAGE, STAGE_BOOTED, STAGE_LOADED
@@ -107,6 +107,7 @@ def main(settings_hex: str) -> None:
         del sys.modules[name]  # a package of theirs may be called so
     if settings["role"] in ("split", "merge"):
         import pathlib  # noqa: F401 - here, where no package can shadow it; children for process do without
+    reserve.keep()
     sys.path += settings["path"]
     page[PAGE_STAGE] = STAGE_BOOTED
     code = 1

@@ -11,6 +11,8 @@ import types
 from _frozen_importlib import module_from_spec  # what importlib.util has, without all that it imports
 from _frozen_importlib_external import spec_from_file_location
 
+from company.sandbox.inside import reserve
+
 TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -111,6 +113,7 @@ def _parameters(fn: Callable[..., Any], positional: int) -> tuple[frozenset[str]
 
 def describe(error: BaseException, root: str) -> tuple[str, str, str]:
     """(type, message, traceback) of an exception, as its author should see it: without our frames."""
+    reserve.give_up()
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
     try:

@@ -16,7 +16,7 @@ from itertools import accumulate
 import msgpack
 
 from company.sandbox import wire
-from company.sandbox.inside import package
+from company.sandbox.inside import package, reserve
 from company.sandbox.inside.logs import Logs
 from company.sandbox.inside.pipe import Pipe
 from p2p.base import codec
@@ -163,6 +163,7 @@ class Runner:
         self._failed = [index for index in self._failed if index >= self._first]
         self._size = sum(map(len, self._results))
         self._cpu_ns, self._run_ns = cpu_ns, 0
+        reserve.keep()
 
 
 def _cuts(results: list[bytes]) -> list[int]:
