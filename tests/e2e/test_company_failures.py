@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -196,31 +197,29 @@ def test_failed_fragments_are_tried_again_by_retry_and_the_result_is_whole(compa
 
 
 def test_cancel_kills_what_runs(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    named = "import ctypes, time\nctypes.CDLL(None).prctl(15, b'of-the-job')\n"  # PR_SET_NAME: blank children have another one
     package = write_package(
         tmp_path / "p",
-        "import time\ndef process(fragment):\n    time.sleep(600)\n",
-        split="import time\ndef split(data):\n    yield from range(4)\n    time.sleep(600)\n    yield 4\n",
+        named + "def process(fragment):\n    time.sleep(600)\n",
+        split=named + "def split(data):\n    yield from range(4)\n    time.sleep(600)\n    yield 4\n",
     )
-    blank = {name: company.children_of(name) for name in ("chief", "w1", "w2")}
     job = company.client.submit(package, numbers)
     until(lambda: job.status()["fragments"]["leased"] >= 2, "both workers at work")
-    before = {name: len(pids) for name, pids in blank.items()}
-    running = until(lambda: _children_of_a_job(company, before), "a child more below the chief and both workers")
+    until(lambda: all(_of_the_job(company, name) for name in company.processes), "a child below the chief and both workers")
     job.cancel()
     assert job.wait(20).state == "cancelled"
     until(lambda: all(w["slots_busy"] == 0 for w in company.client.workers()["items"]), "no slot busy")
-    # what is left below the processes are blank children that wait for the next job, none that slept in user code
-    until(lambda: not any(company.children_of(name) & _grown(running, blank, name) for name in blank), "no child of the job left")
+    until(lambda: not any(_of_the_job(company, name) for name in company.processes), "no child of the job left")
 
 
-def _children_of_a_job(company: RunningCompany, before: dict[str, int]) -> dict[str, set[int]]:
-    now = {name: company.children_of(name) for name in before}
-    return now if all(len(now[name]) > before[name] for name in before) else {}
-
-
-def _grown(running: dict[str, set[int]], blank: dict[str, set[int]], name: str) -> set[int]:
-    """The children that run the job: those that were blank before it came (a blank one is taken, a new blank one replaces it)."""
-    return running[name] & blank[name] if name != "chief" else running[name] - blank[name]
+def _of_the_job(company: RunningCompany, name: str) -> list[int]:
+    """Processes below one of ours that took the name that the job's package gives them."""
+    found = []
+    for pid in company.children_of(name):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text() == "of-the-job\n":
+                found.append(pid)
+    return found
 
 
 def test_pause_gives_out_nothing_more_and_resume_goes_on(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
