@@ -152,6 +152,7 @@ class ReputationView(msgspec.Struct, kw_only=True):
     is_forked: bool = False
     chain: str = ""  # what is known of its chain of receipts
     why: list[str] = []
+    over: dict[str, int] = {}  # companies that vouch for it, the largest: core-ms of the flow over each
 
 
 class ReputationExplained(msgspec.Struct, kw_only=True):

@@ -167,14 +167,14 @@ class Talk:
                 case wire.OUTCOME:
                     logs += _logs_of(frame)
                     if frame.header[3]:
-                        return self._outcome(frame, tuple(logs))
+                        return await self._outcome(frame, tuple(logs))
                 case _:
                     continue
 
-    def _outcome(self, frame: Frame, logs: tuple[tuple[int, bytes], ...]) -> FragmentOutcome:
+    async def _outcome(self, frame: Frame, logs: tuple[tuple[int, bytes], ...]) -> FragmentOutcome:
         status, _, _, item = frame.cut()
         large = self._spool.take(frame.header[9])
-        raw = large[0].path.read_bytes() if large else bytes(item)
+        raw = await trio.to_thread.run_sync(_take_file, large[0].path) if large else bytes(item)
         if status[0] == wire.STATUS_OK:
             return FragmentOutcome(self.fragment, raw, logs=logs, artifacts=tuple(self._artifacts))
         said = decode_value_untrusted(raw)
@@ -183,6 +183,12 @@ class Talk:
             self.fragment, None, "raised", texts.get("type", ""), texts.get("message", ""), texts.get("traceback", ""),
             texts.get("preview", ""), logs, tuple(self._artifacts),
         )  # fmt: skip
+
+
+def _take_file(path: Path) -> bytes:
+    data = path.read_bytes()
+    path.unlink()
+    return data
 
 
 def _logs_of(frame: Frame) -> list[tuple[int, bytes]]:

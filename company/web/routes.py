@@ -8,11 +8,13 @@ from company.chief.api.auth import Auth
 from company.chief.api.gate import Gate
 from company.chief.api.routes import make_gate
 from company.chief.facade import Chief
+from company.web.contracts import ContractPages
 from company.web.files import StaticFiles
 from company.web.jobs import JobPages
 from company.web.login import LoginPages
 from company.web.network import NetworkPages
 from company.web.pages import Pages
+from company.web.reputation import ReputationPages
 from company.web.submit import SubmitPages
 from company.web.workers import WorkerPages
 from p2p.net.http_types import Route
@@ -25,7 +27,16 @@ def web_routes(chief: Chief, auth: Auth, *, gate: Gate | None = None, scratch: P
     pages = Pages(static.address)
     endpoints = [
         pages.guarded(endpoint)
-        for part in (static, LoginPages(pages), JobPages(pages), SubmitPages(pages, scratch), WorkerPages(pages), NetworkPages(pages))
+        for part in (
+            static,
+            LoginPages(pages),
+            JobPages(pages),
+            SubmitPages(pages, scratch),
+            WorkerPages(pages),
+            NetworkPages(pages),
+            ContractPages(pages),
+            ReputationPages(pages),
+        )
         for endpoint in part.endpoints()
     ]
     endpoints.sort(key=lambda e: (e.pattern.count("{"), e.pattern))

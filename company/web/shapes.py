@@ -35,9 +35,24 @@ _SHAPES: Final = {
     "outbound-only": "M8 2 1.5 13.5h13zM8 6.5v3M8 11.6v.1",
     "unknown": "M8 2a6 6 0 1 0 0 12A6 6 0 1 0 8 2M8 5v3.2l2.2 1.6",
     "not-asked": "M8 2.5a5.5 5.5 0 1 0 0 11A5.5 5.5 0 1 0 8 2.5",
+    "draft": "M3 13l1-3.5L11 2.5l2.5 2.5-7 7z",
+    "offered": "M2 4h12v9H2zM2 4l6 5 6-5",
+    "accepted": "M8 2a6 6 0 1 0 0 12A6 6 0 1 0 8 2M8 5v3.2l2.2 1.6",
+    "active": "M4.5 3v10l8-5z",
+    "amending": "M3 13l1-3.5L11 2.5l2.5 2.5-7 7z",
+    "suspect": "M8 2 1.5 13.5h13zM8 6.5v3M8 11.6v.1",
+    "revoking": "M8 2v8M4.5 7 8 10.5 11.5 7M3 14h10",
+    "expired": "M8 2a6 6 0 1 0 0 12A6 6 0 1 0 8 2M8 5v3.2l2.2 1.6",
+    "broken": "M3.5 3.5l9 9M12.5 3.5l-9 9",
+    "closing": "M8 2v8M4.5 7 8 10.5 11.5 7M3 14h10",
+    "settled": "M2.5 8.5l3.7 3.7L13.5 4",
+    "rated": "M2.5 8.5l3.7 3.7L13.5 4",
+    "rejected": "M3.5 3.5l9 9M12.5 3.5l-9 9",
+    "withdrawn": "M8 2a6 6 0 1 0 0 12A6 6 0 1 0 8 2M3.8 12.2l8.4-8.4",
+    "lapsed": "M8 2a6 6 0 1 0 0 12A6 6 0 1 0 8 2M3.8 12.2l8.4-8.4",
     "attention": "M8 2 1.5 13.5h13zM8 6.5v3M8 11.6v.1",
 }
-_FILLED: Final = frozenset({"running", "busy"})
+_FILLED: Final = frozenset({"running", "busy", "active"})
 
 
 def shape(name: str) -> Markup:

@@ -60,6 +60,25 @@ class Evidence:
     me: bytes
     entries: dict[bytes, Entry] = field(default_factory=dict)  # by contract id
     forked: set[bytes] = field(default_factory=set)  # companies with a verified proof against them
+    # what follows from the entries, kept beside them so that judging one company asks for its own receipts and no others
+    _computed: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # borrower: {lender: core-ms that it signed}
+    _own: dict[bytes, dict[bytes, Entry]] = field(default_factory=dict)  # company: {contract: entry} that I signed
+    _named: dict[bytes, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for entry in self.entries.values():
+            self._note(entry)
+
+    def _note(self, new: Entry, old: Entry | None = None) -> None:
+        """Keep the sums of one entry, which takes the place of ``old``."""
+        self._named |= {new.borrower: None, new.lender: None}
+        for entry, sign in ((old, -1), (new, 1)):
+            if entry is not None and entry.borrower in entry.signers:
+                sums = self._computed.setdefault(entry.borrower, {})
+                sums[entry.lender] = sums.get(entry.lender, 0) + sign * entry.accepted.core_ms
+        if self.me in new.signers and self.me in (new.borrower, new.lender):
+            other = new.lender if new.borrower == self.me else new.borrower
+            self._own.setdefault(other, {})[new.contract] = new
 
     def add(self, half: Signed) -> bool:
         """Take a verified half; False where it adds nothing or contradicts what is known. The first of two that disagree stays."""
@@ -67,6 +86,7 @@ class Evidence:
         known = self.entries.get(new.contract)
         if known is None:
             self.entries[new.contract] = new
+            self._note(new)
             return True
         if (known.borrower, known.lender) != (new.borrower, new.lender) or new.signers <= known.signers:
             return False
@@ -75,10 +95,12 @@ class Evidence:
         else:
             kept, facts = known, known
         signers = known.signers | new.signers
-        self.entries[new.contract] = Entry(
+        joined = Entry(
             kept.contract, kept.borrower, kept.lender, facts.accepted, facts.checks_passed, facts.checks_failed,
             *_causes(known, new), max(known.ended, new.ended), signers,
         )  # fmt: skip
+        self.entries[new.contract] = joined
+        self._note(joined, known)
         return True
 
     def add_all(self, halves: Iterable[Signed]) -> int:
@@ -87,19 +109,19 @@ class Evidence:
 
     def own(self, company: bytes) -> list[Entry]:
         """Contracts between me and that company that I have signed a half of, oldest first."""
-        pair = {self.me, company}
-        mine = (x for x in self.entries.values() if {x.borrower, x.lender} == pair and self.me in x.signers)
-        return sorted(mine, key=lambda x: (x.ended, x.contract))
+        return sorted(self._own.get(company, {}).values(), key=lambda x: (x.ended, x.contract))
 
     def computed(self, by: bytes, for_: bytes) -> int:
         """Core-milliseconds that ``by`` computed and ``for_`` signed to have accepted. The lender's word alone is worth nothing."""
-        return sum(
-            x.accepted.core_ms for x in self.entries.values() if x.lender == by and x.borrower == for_ and x.borrower in x.signers
-        )  # fmt: skip
+        return self._computed.get(for_, {}).get(by, 0)
+
+    def lenders_to(self, company: bytes) -> set[bytes]:
+        """Who computed for a company that signed to have accepted it."""
+        return {lender for lender, core_ms in self._computed.get(company, {}).items() if core_ms > 0}
 
     def companies(self) -> set[bytes]:
         """Everybody named, but me."""
-        return {company for x in self.entries.values() for company in (x.borrower, x.lender)} - {self.me}
+        return set(self._named) - {self.me}
 
 
 def _causes(known: Entry, new: Entry) -> tuple[Cause, Cause]:

@@ -16,6 +16,8 @@ import msgspec
 import trio
 
 from company import views
+from company.chief.contracts.desk_port import ContractsPort
+from company.chief.contracts.front import ContractsOff
 from company.chief.facade import Conflict, Invalid, NotFound, Principal, Refused, StorageFull, StoredFile, Streamed, TooLarge
 from company.chief.network.off import NetworkOff
 from company.chief.network.port import NetworkPort
@@ -70,6 +72,7 @@ class FakeChief:
     max_bytes: dict[str, int] = field(default_factory=lambda: {"package_max_bytes": 1 << 20, "dataset_max_bytes": 1 << 20})
     free_bytes: int = 1 << 40
     network: NetworkPort = field(default_factory=lambda: NetworkOff("co-fake"))
+    contracts: ContractsPort = field(default_factory=ContractsOff)
     submitted: int = 0
     is_stopping: bool = False
     has_ended: bool = False  # ends `events`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 
@@ -45,6 +46,25 @@ def evidence(*halves: Signed) -> Evidence:
     found = Evidence(ME.public)
     found.add_all(halves)
     return found
+
+
+def test_sums_that_are_kept_are_those_of_all_receipts() -> None:
+    found, sides = Evidence(ME.public), (ME, VIA, J, K)
+    rng = random.Random(5)
+    for number in range(300):
+        one, other = rng.sample(sides, 2)
+        role, contract = rng.choice((Role.BORROWER, Role.LENDER)), rng.randrange(150).to_bytes(32, "big")
+        found.add(half(one, other, role, rng.randrange(1, 9) * 1000, contract=contract, ended=NOW - number))
+        everything, keys = found.entries.values(), [s.public for s in sides]
+        assert found.companies() == {k for e in everything for k in (e.borrower, e.lender)} - {ME.public}
+        for by, for_ in itertools.permutations(keys, 2):
+            signed = [e for e in everything if (e.lender, e.borrower) == (by, for_) and for_ in e.signers]
+            assert found.computed(by, for_) == sum(e.accepted.core_ms for e in signed)
+            assert (by in found.lenders_to(for_)) == bool(signed)
+        for key in keys[1:]:
+            mine = [e for e in everything if {e.borrower, e.lender} == {ME.public, key} and ME.public in e.signers]
+            assert found.own(key) == sorted(mine, key=lambda e: (e.ended, e.contract))
+    assert Evidence(ME.public, dict(found.entries)).companies() == found.companies()
 
 
 def test_quantiles_agree_with_closed_forms() -> None:

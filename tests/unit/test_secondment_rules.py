@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from company import messages as m
 from company.chief.contracts.port import ContractView
 from company.chief.network.contact import Contact
+from company.chief.secondment import checking
 from company.chief.secondment.counting import Account
 from company.chief.secondment.door import Admitted, admit, is_over
 from company.chief.secondment.foreign import Foreign
 from company.chief.secondment.naming import guest_id, origin_of
 from company.chief.secondment.placing import Place, Spare, places_for
 from company.chief.secondment.trial import Answer, Trial
+from company.chief.window import Large
 from company.ticket import SKEW_S, Ticket, open_ticket_untrusted, sign_ticket
 from p2p.base.clock import Monotonic, UnixTime
 from p2p.base.errors import MalformedMessage, PeerError
@@ -238,3 +241,17 @@ def test_what_is_counted_is_on_disk_once_and_took_no_longer_than_it_can_have() -
     account.came(("g-1", 9, 0), 1, 1, 1, elapsed_us=1)
     account.left("g-1")
     assert not account.acked(("g-1", 9, 0))
+
+
+async def test_a_large_input_is_kept_for_its_check_and_no_longer(tmp_path: Path) -> None:
+    spooled = tmp_path / "f-1"
+    spooled.write_bytes(b"x" * 1000)
+    kept = checking._keep(Large(spooled, 1000, bytes(32)), tmp_path)
+    assert kept is not None
+    spooled.unlink()  # its result is on disk, and the window has let go of it
+    answer = Answer(1, kept, b"result")
+    assert (await checking._read(kept), answer.size_bytes) == (b"x" * 1000, 6)
+    del kept, answer
+    assert list(tmp_path.iterdir()) == []
+    assert checking._keep(Large(spooled, checking.MAX_INPUT_BYTES + 1, bytes(32)), tmp_path) is None, "too large to be computed again"
+    assert checking._keep(Large(spooled, 1000, bytes(32)), tmp_path) is None, "gone before it was looked at"

@@ -122,7 +122,11 @@ async def test_no_form_works_without_its_csrf_token(browser: Browser, world: Wor
     tried = 0
     for route in browser.routes:
         if route.method == "POST" and route.pattern != "/login":
-            url = route.pattern.replace("{id}", "w-1" if "workers" in route.pattern else "j-1").replace("{action}", "pause")
+            url = (
+                route.pattern.replace("{id}", "w-1" if "workers" in route.pattern else "j-1")
+                .replace("{action}", "pause")
+                .replace("{company}", "co-1")
+            )
             for given in ({}, {"csrf": "0" * 64}):
                 if route.pattern == "/jobs/new":
                     parts = tuple(FakePart(k, None, v.encode()) for k, v in given.items())

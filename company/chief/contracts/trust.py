@@ -45,6 +45,7 @@ MAX_ASKED = 2000  # of one company
 MAX_HALVES = 100_000  # of everybody, in memory
 ASK_S = 10.0
 LEARN_EVERY_S = 600.0
+MAX_OVER = 8  # companies that vouch for one, as they are shown
 _log = logging.getLogger("company.chief.contracts")
 
 
@@ -61,19 +62,26 @@ class Trust:
     name_of: Callable[[bytes], str]
     evidence: Evidence
     chains: dict[bytes, str] = field(default_factory=dict)  # what was found of each company's chain
+    _keys: dict[str, bytes] = field(default_factory=dict)  # by id, of those whom an own receipt names
     _due: trio.Event = field(default_factory=trio.Event)
 
     async def load(self) -> None:
         """What is in the database."""
         for row in await self.store.read(lambda conn: rows.all_halves(conn, MAX_HALVES)):
-            self.evidence.add(trusted(m.Half.code, row.body, row.signature))
+            self._take(trusted(m.Half.code, row.body, row.signature))
         self.evidence.forked |= await self.store.read(rows.forked)
 
     def on_half(self, half: Signed) -> None:
         """One more half is on disk."""
         if len(self.evidence.entries) < MAX_HALVES:
-            self.evidence.add(half)
+            self._take(half)
         self._due.set()
+
+    def _take(self, half: Signed) -> None:
+        found = half.message
+        if self.evidence.add(half) and isinstance(found, m.Half) and self.evidence.me in (found.author, found.peer):
+            other = found.peer if found.author == self.evidence.me else found.author
+            self._keys[company_id_text(other)] = other
 
     async def run(self) -> Never:
         """Publish the head of the own chain whenever it grew, and before the record runs out."""
@@ -109,7 +117,7 @@ class Trust:
 
     def score(self, company: str) -> float | None:
         """For the ranking of offers; None for one without a contract with us."""
-        key = next((k for k in self.evidence.companies() if company_id_text(k) == company), None)
+        key = self._keys.get(company)
         if key is None:
             return None
         found = self.opinion(key)
@@ -153,6 +161,7 @@ class Trust:
             contracts=score.contracts, completed=score.completed, hops=found.hops, credit_core_ms=limit.credit, left_core_ms=limit.left,
             computed_for_us_core_ms=limit.computed_for_me, given_core_ms=limit.given, checks_passed=passed, is_forked=found.is_forked,
             chain=self.chains.get(found.company, "not asked for yet"), why=why,
+            over={company_id_text(p.over): p.flow for p in sorted(limit.paths, key=lambda p: (-p.flow, p.over))[:MAX_OVER]},
         )  # fmt: skip
 
     # ---- chains of others -----------------------------------------------------------------------------------------------------

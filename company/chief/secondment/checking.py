@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from random import Random
+from uuid import uuid4
 
 import msgpack
 import trio
@@ -23,9 +26,10 @@ from company.chief.outcome_cut import Cut
 from company.chief.runtime import JobRuntime
 from company.chief.secondment import believed
 from company.chief.secondment.check_slot import CheckSlot
-from company.chief.secondment.trial import Answer, Trial
+from company.chief.secondment.trial import Answer, Spooled, Trial
 from company.chief.specs import Guest
 from company.chief.storybook import Storybook
+from company.chief.window import Large
 from company.one_fragment import FragmentOutcome
 from p2p.base.errors import ParallelError
 from p2p.reputation.checking import Policy
@@ -100,8 +104,8 @@ class Checking:
         if not runtime.window.has(index, 1):
             return None  # of before a restart; it is not believed for it, only not checked
         _, bodies, large = runtime.window.cut(index, 1)
-        given = large[index].path.read_bytes() if index in large and large[index].size <= MAX_INPUT_BYTES else b"".join(bodies)
-        if index in large and not given:
+        given = _keep(large[index], runtime.dirs.fragments) if index in large else b"".join(bodies)
+        if given is None:
             return None
         _, result = cut.slice(first, index, 1)
         return Answer(index, given, bytes(result), cut.large.get(index))
@@ -148,7 +152,7 @@ class Checking:
             if job.foreign.abroad is not None or job.spec.where == "own" or job.spec.processor not in wanted or job.spec.is_stream:
                 continue
             runtime = self.engine.runtimes.get(job.id)
-            given = None if runtime is None else self._first_input(runtime)
+            given = None if runtime is None else await self._first_input(runtime)
             if runtime is None or given is None:
                 continue
             one, two = [await self.slot.run(runtime, given[0], given[1]) for _ in range(2)]
@@ -162,12 +166,14 @@ class Checking:
         return False
 
     @staticmethod
-    def _first_input(runtime: JobRuntime) -> tuple[int, bytes] | None:
+    async def _first_input(runtime: JobRuntime) -> tuple[int, bytes] | None:
         index = runtime.window.first_held()
         if index is None:
             return None
         _, bodies, large = runtime.window.cut(index, 1)
-        return index, large[index].path.read_bytes() if index in large else b"".join(bodies)
+        if index in large:
+            return index, await trio.to_thread.run_sync(large[index].path.read_bytes)
+        return index, b"".join(bodies)
 
     async def _check_next(self) -> bool:
         """Compute one chosen answer again."""
@@ -179,24 +185,27 @@ class Checking:
             if answer is None:
                 continue
             try:
-                own = await self.slot.run(runtime, answer.fragment, answer.given)
+                given = await _read(answer.given)
+                own = await self.slot.run(runtime, answer.fragment, given)
             except (ParallelError, OSError):
                 trial.put_back(answer)
                 raise
             if self.trials.get((job, origin)) is not trial:
                 return True  # taken back meanwhile
-            if agrees(answer, own):
+            if await trio.to_thread.run_sync(agrees, answer, own) if answer.large is not None else agrees(answer, own):
                 trial.is_passed()
                 self.on_checked(self.contracts.get(origin, ""), True)
                 self._settle(job, origin)
             else:
-                await self._differs(runtime, job, origin, trial, answer, own)
+                await self._differs(runtime, job, origin, trial, answer, given, own)
             return True
         return False
 
-    async def _differs(self, runtime: JobRuntime, job: str, origin: str, trial: Trial, answer: Answer, own: FragmentOutcome) -> None:
+    async def _differs(
+        self, runtime: JobRuntime, job: str, origin: str, trial: Trial, answer: Answer, given: bytes, own: FragmentOutcome
+    ) -> None:  # fmt: skip
         """Once more before anybody is accused."""
-        again = await self.slot.run(runtime, answer.fragment, answer.given)
+        again = await self.slot.run(runtime, answer.fragment, given)
         trial.is_failed()
         if own.raw != again.raw or (own.raw is None and own.cause != "raised"):
             why = f"own runs of fragment {answer.fragment} do not agree with each other, so answers of others cannot be checked"
@@ -206,7 +215,7 @@ class Checking:
             return
         self.on_checked(self.contracts.get(origin, ""), False)
         self._save_passed(origin, 0.0)
-        evidence: bytes = msgpack.packb([job, answer.fragment, answer.given[:65536], answer.result[:65536], (own.raw or b"")[:65536]])
+        evidence: bytes = msgpack.packb([job, answer.fragment, given[:65536], answer.result[:65536], (own.raw or b"")[:65536]])
         _log.warning("job %s: %s gave a wrong answer to fragment %d", job, origin, answer.fragment)
         jobs = [j.id for j in self.engine.state.jobs.values() if j.foreign.of(origin)]
         for name in dict.fromkeys([job, *jobs]):
@@ -233,6 +242,25 @@ class Checking:
             del self.trials[job, origin]
         self._marked = {k for k in self._marked if k[0] != job}
         return origins
+
+
+def _keep(large: Large, folder: Path) -> Spooled | None:
+    """A second name for a large input, which outlives the window's and goes with the last one who may check it. Moves no bytes."""
+    if large.size > MAX_INPUT_BYTES:
+        return None
+    kept = Spooled(folder / f"check-{uuid4().hex}", large.size)
+    try:
+        kept.path.hardlink_to(large.path)
+    except OSError as error:
+        _log.warning("an input is not kept for a check: %s", error)
+        return None
+    weakref.finalize(kept, kept.path.unlink, missing_ok=True)
+    return kept
+
+
+async def _read(given: bytes | Spooled) -> bytes:
+    """An input; one out of a file is read beside the chief's own task."""
+    return await trio.to_thread.run_sync(given.path.read_bytes) if isinstance(given, Spooled) else given
 
 
 def agrees(answer: Answer, own: FragmentOutcome) -> bool:

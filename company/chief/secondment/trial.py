@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import log, log1p
+from pathlib import Path
 from random import Random
 
 from p2p.reputation.checking import MOST_PASSED, Policy
@@ -22,18 +23,27 @@ from p2p.reputation.credibility import checks_needed
 MAX_DUE, MAX_DUE_BYTES = 256, 32 << 20  # checks that wait for the check slot; with more its company waits too
 
 
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Spooled:
+    """An input too large for memory, under a name of its own; whoever made the file removes it when nobody has this any more."""
+
+    path: Path
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One foreign answer with what it was computed from. ``large``: (size, digest) of a result that lies in a file."""
 
     fragment: int
-    given: bytes
+    given: bytes | Spooled
     result: bytes
     large: tuple[int, bytes] | None = None
 
     @property
     def size_bytes(self) -> int:
-        return len(self.given) + len(self.result)
+        """In memory: what lies in files is bounded by the number of checks."""
+        return (0 if isinstance(self.given, Spooled) else len(self.given)) + len(self.result)
 
 
 def _skip(rng: Random, chance: float) -> int:
