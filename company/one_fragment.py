@@ -75,7 +75,9 @@ def try_fragment(
             folder = Path(name)
             site = environment_of(info.requirements, folder)
             async with Sandbox.open(home=folder, stage=(site.parent,) if site else (), allow_none=allow_none) as sandbox:
-                child = await sandbox.start(Profile(role="process", memory_bytes=memory_bytes or info.memory_bytes, site=site))
+                memory = memory_bytes or info.memory_bytes
+                profile = Profile(role="process", memory_bytes=memory, site=site, processes=info.processes)
+                child = await sandbox.start(profile)
                 options = {"preview_bytes": 2000, "entry": info.entry.removeprefix("processor/")}
                 talk = Talk(child, fragment, BlobSpool(folder))
                 try:

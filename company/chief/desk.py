@@ -164,7 +164,7 @@ class JobDesk:
         try:
             MaxFails.parse(request.max_fails)
             params = encode_value(request.params)
-            self._library.check_params(package, request.params)
+            self._library.check_params(package, request.params, where=request.where)
         except (CodecError, UsageError) as error:
             text = error.text if isinstance(error, UsageError) else str(error)
             raise Invalid("job-invalid", text, errors=[{"path": "params", "line": None, "detail": text}]) from None

@@ -42,6 +42,7 @@ from company.package import (
     verify_package,
 )  # fmt: skip
 from company.paths import ChiefHome
+from p2p.base.errors import UsageError
 from p2p.base.keys import Identity
 
 MAX_DATASET_BYTES = 1 << 40
@@ -173,10 +174,13 @@ class Library:
         info = await trio.to_thread.run_sync(lambda: check_package(files, default_name=row.name))
         return LoadedPackage(row, info, files)
 
-    def check_params(self, row: PackageRow, params: Mapping[str, Any]) -> None:
-        """Whether the package's functions can take these parameters. Raises `UsageError`."""
-        files = self._packages_on_disk.files(row.digest)
-        check_params(check_package(files, default_name=row.name), params)
+    def check_params(self, row: PackageRow, params: Mapping[str, Any], *, where: str = "own") -> None:
+        """Whether the package's functions can take these parameters, and it may run there. Raises `UsageError`."""
+        info = check_package(self._packages_on_disk.files(row.digest), default_name=row.name)
+        check_params(info, params)
+        if where != "own" and info.processes:
+            text = "the package starts processes of its own, which only own workers let it"
+            raise UsageError("processes-stay", text, hint="submit it with --where own, or take processes out of package.toml")
 
     async def processor(self, digest: bytes) -> tuple[m.ProcessorIs, bytes]:
         """The signed processor archive with this digest. Raises `NotFound`."""

@@ -23,6 +23,7 @@ NOUNS = {
     "demo": "demo:demo",
     "run": "run:run_package",
     "run-script": "run_script:run_script",
+    "map": "map_lines:map_lines",
     "divide": "divide:divide",
     "job": "job:job",
     "package": "package:package",

@@ -39,6 +39,7 @@ class Executor(concurrent.futures.Executor):
 
     ``client``: default `company.connect()`. ``where``: "own", or "trusted" and "any", which send no pickle. ``memory``, ``time_limit_s``,
     ``retries``: of one call that kills its worker; what a call raises is its result. ``echo``: show here what calls print.
+    ``processes``: how many processes a call may start in its sandbox, none by default.
 
     >>> import company
     >>> with company.local(workers=2) as client, company.Executor(client) as ex:
@@ -48,7 +49,7 @@ class Executor(concurrent.futures.Executor):
 
     def __init__(
         self, client: Client | None = None, *, where: str = "own", memory: str | None = None, time_limit_s: float | None = None,
-        retries: int = 3, name: str = "calls", echo: bool = False, priority: int | None = None,
+        retries: int = 3, name: str = "calls", echo: bool = False, priority: int | None = None, processes: int = 0,
     ) -> None:  # fmt: skip
         from company.client.client import connect
 
@@ -57,7 +58,7 @@ class Executor(concurrent.futures.Executor):
         self.client = client if client is not None else connect()
         self._safe = where != "own"
         self._flags = (entry.SAFE if self._safe else 0) | (entry.ECHO if echo else 0)
-        self._memory, self._time_limit_s, self._name = memory, time_limit_s, name
+        self._memory, self._time_limit_s, self._name, self._processes = memory, time_limit_s, name, processes
         self._options = {"where": where, "retries": retries, "priority": priority}
         self._lock = threading.RLock()
         self._sessions: list[tuple[Needs, frozenset[bytes], Session]] = []
@@ -192,7 +193,8 @@ class Executor(concurrent.futures.Executor):
                 raise conflict
             functions = {made.key: made.source} if is_large and isinstance(made.source, bytes) else {}
             needs = Needs(dict(made.needs.files), set(made.needs.requirements))
-            files = package_files(needs, functions, name=self._name, memory=self._memory, time_limit_s=self._time_limit_s)
+            limits: dict[str, Any] = {"memory": self._memory, "time_limit_s": self._time_limit_s, "processes": self._processes}
+            files = package_files(needs, functions, name=self._name, **limits)
             session = Session(self.client, files, name=self._name, options=self._options)
             self._sessions.append((needs, frozenset(functions), session))
             return session

@@ -260,7 +260,7 @@ def _distribution_of(top: str) -> str:
 
 # ---- the package ------------------------------------------------------------------------------------------------------
 def package_files(
-    needs: Needs, functions: Mapping[bytes, bytes], *, name: str, memory: str | None, time_limit_s: float | None
+    needs: Needs, functions: Mapping[bytes, bytes], *, name: str, memory: str | None, time_limit_s: float | None, processes: int = 0
 ) -> dict[str, bytes]:
     """The module package that runs calls: our entry, cloudpickle, the sources, and functions that are too large for each fragment."""
     import cloudpickle
@@ -279,6 +279,7 @@ def package_files(
     ]
     lines += [f'memory = "{memory}"'] if memory else []
     lines += [f'time_limit = "{time_limit_s:g}s"'] if time_limit_s else []
+    lines += [f"processes = {processes}"] if processes else []
     return files | {
         f"processor/{ENTRY}": entry, "split.py": _STUB_SPLIT, "merge.py": _STUB_MERGE, "package.toml": ("\n".join(lines) + "\n").encode(),
     }  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -109,7 +110,7 @@ async def serve(source: IO[bytes], sink: IO[bytes]) -> None:
     with tempfile.TemporaryDirectory(prefix="company-node-") as name:
         folder = Path(os.path.realpath(name))
         site = environment_of(requirements, folder)
-        spec = JobSpec(spec.job, spec.params, spec.files, spec.time_limit_s, spec.memory_bytes, spec.options, site)
+        spec = replace(spec, site=site)
         stage = (site.parent,) if site is not None else ()
         async with (
             Sandbox.open(home=folder, stage=stage, allow_none=allow_none) as sandbox,

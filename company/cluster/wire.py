@@ -46,18 +46,19 @@ def encode_spec(spec: JobSpec, *, allow_none: bool, requirements: tuple[str, ...
             dict(spec.options),
             allow_none,
             list(requirements),
+            spec.processes,
         ]
     )
 
 
 def decode_spec_untrusted(data: bytes) -> tuple[JobSpec, bool, tuple[str, ...]]:
     """The description, whether no sandbox will do, and what the package requires. Raises only `MalformedMessage`."""
-    job, params, files, time_limit_s, memory_bytes, options, allow_none, requirements = _array_untrusted(
-        data, (str, bytes, dict, float, int, dict, bool, list)
+    job, params, files, time_limit_s, memory_bytes, options, allow_none, requirements, processes = _array_untrusted(
+        data, (str, bytes, dict, float, int, dict, bool, list, int)
     )
     if not all(type(k) is str and type(v) is bytes for k, v in files.items()) or not all(type(r) is str for r in requirements):
         raise MalformedMessage("a job's files must be bytes by name, its requirements text")
-    return JobSpec(job, params, files, time_limit_s, memory_bytes, options), allow_none, tuple(requirements)
+    return JobSpec(job, params, files, time_limit_s, memory_bytes, options, processes=processes), allow_none, tuple(requirements)
 
 
 def encode_batch(batch: Batch) -> bytes:

@@ -129,7 +129,7 @@ class LocalEngine:
         files = {p: c for p, c in plan.files.items() if p.startswith("processor/") or p == "package.toml"}
         self._spec = JobSpec(
             job=JOB, params=plan.params, files=files, time_limit_s=plan.time_limit_s, memory_bytes=plan.memory_bytes,
-            options={"entry": plan.info.entry.removeprefix("processor/")}, site=plan.site,
+            options={"entry": plan.info.entry.removeprefix("processor/")}, site=plan.site, processes=plan.info.processes,
         )  # fmt: skip
 
     async def run(self) -> Ended:

@@ -22,6 +22,7 @@ from company.sandbox.profile import MIB, Profile
 WANTED = ("memory", "pids", "cpu")
 SLACK_BYTES = 96 * MIB  # interpreter, libraries touched, package folder, pipes, page tables
 MAX_TASKS = 256
+OWN_TASKS = 32  # the interpreter with its threads and what stands around it, where a package says how many processes it starts
 PERIOD_US = 100_000
 QUOTA_US = 110_000  # a tenth more than one core, so that one busy thread is never held up at the edge of a period
 REMOVE_TRIES, REMOVE_PAUSE_S = 100, 0.01
@@ -109,7 +110,7 @@ def limits(version: int, controller: str, profile: Profile) -> Iterator[tuple[st
     elif controller == "memory":
         yield from (("memory.limit_in_bytes", memory, True), ("memory.memsw.limit_in_bytes", memory, False))
     elif controller == "pids":
-        yield "pids.max", str(MAX_TASKS), True
+        yield "pids.max", str(min(MAX_TASKS, OWN_TASKS + profile.processes) if profile.processes else MAX_TASKS), True
     elif version == 2:
         yield "cpu.max", f"{QUOTA_US} {PERIOD_US}", True
     else:

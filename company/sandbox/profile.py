@@ -29,6 +29,7 @@ class Profile:
     output_max_bytes: int = 16 << 30  # of everything under ``output``; watched, killed past it
     site: Path | None = None  # read-only folder of further importable packages (a package's requirements)
     cpu_niceness: int = 0
+    processes: int = 0  # it may start so many; only where a pid namespace ends them with it (`company.sandbox.rung_bubblewrap`)
 
     def rlimits(self) -> dict[str, int]:
         """Names of module resource and values, hard and soft."""
@@ -38,6 +39,6 @@ class Profile:
             "RLIMIT_AS": self.memory_bytes + 256 * MIB,
             "RLIMIT_CORE": 0,
             "RLIMIT_NOFILE": 1024,
-            "RLIMIT_NPROC": 256,  # lower makes bwrap itself fail now and then; seccomp denies fork
+            "RLIMIT_NPROC": 256,  # lower makes bwrap itself fail now and then; seccomp denies fork, or a group counts tasks
             "RLIMIT_FSIZE": max(self.tmp_bytes, self.output_max_bytes if self.output else 0),
         }

@@ -32,7 +32,8 @@ def climb(site: Path, stage_dirs: Sequence[Path], *, has_proc: bool, groups: Gro
     except BaseException:
         stage.close()
         raise
-    return Rung(NAME, _Starter(layout, stage, seccomp.program(platform.machine()), groups), stage.close)
+    programs = (seccomp.program(platform.machine()), seccomp.program(platform.machine(), may_fork=True))
+    return Rung(NAME, _Starter(layout, stage, programs, groups), stage.close)
 
 
 def _layout(found: host.Bwrap, interpreter: host.Interpreter, site: Path, stage: staging.Stage, *, has_proc: bool) -> bwrap.Layout:
@@ -52,7 +53,7 @@ def _layout(found: host.Bwrap, interpreter: host.Interpreter, site: Path, stage:
 class _Starter:
     layout: bwrap.Layout
     stage: staging.Stage
-    program: bytes
+    programs: tuple[bytes, bytes]  # for one process, and for several
     groups: Groups | None
 
     def __call__(self, profile: Profile) -> Child:
@@ -65,5 +66,12 @@ class _Starter:
             return bwrap.command(self.layout, profile, mounts, seccomp_fd=ends.seccomp_fd, settings_hex=told)
 
         return spawn(
-            argv, profile=profile, filter_program=self.program, uid=uid, env={}, reachable={}, has_own_tmp=True, groups=self.groups
+            argv,
+            profile=profile,
+            filter_program=self.programs[profile.processes > 0],
+            uid=uid,
+            env={},
+            reachable={},
+            has_own_tmp=True,
+            groups=self.groups,
         )

@@ -4,6 +4,7 @@ Denied: new processes (threads are allowed), sockets except a pair, everything t
 namespaces, keys, kernel modules, clocks, memfd, SysV and POSIX IPC; calls of another architecture; and every call newer than
 the ones known here (ENOSYS), so that a kernel's new surface is closed until somebody has looked at it.
 execve stays: bwrap applies the filter before it starts Python, and without fork it can only replace the child by itself.
+A package that says how many processes it starts gets a filter that lets it fork, where a pid namespace ends them all with the child.
 
 Source: numbers from linux/arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h (aarch64).
 """
@@ -35,17 +36,17 @@ class _Machine:
     socketpair: int
     ioctl: int
     prctl: int
+    fork: tuple[int, ...]  # the old ways; clone is looked at by its flags
     denied: tuple[int, ...]
     signals: tuple[int, ...]  # kill, tkill, pidfd…: denied where no pid namespace stands around
 
 
 # fmt: off
 _X86_64 = _Machine(
-    audit_arch=0xC000003E, clone=56, socketpair=53, ioctl=16, prctl=157, signals=(62, 200, 297, 129),
+    audit_arch=0xC000003E, clone=56, socketpair=53, ioctl=16, prctl=157, fork=(57, 58), signals=(62, 200, 297, 129),
     denied=(
         41, 42, 43, 49, 50, 288,  # socket connect accept bind listen accept4
         46, 307,  # sendmsg sendmmsg: a descriptor under way in a socket holds a deleted file that no daemon can find
-        57, 58,  # fork vfork
         101, 310, 311, 312,  # ptrace process_vm_readv process_vm_writev kcmp
         165, 166, 155, 161, 272, 308,  # mount umount2 pivot_root chroot unshare setns
         248, 249, 250,  # add_key request_key keyctl
@@ -62,7 +63,7 @@ _X86_64 = _Machine(
     ),
 )
 _AARCH64 = _Machine(
-    audit_arch=0xC00000B7, clone=220, socketpair=199, ioctl=29, prctl=167, signals=(129, 130, 138, 240),
+    audit_arch=0xC00000B7, clone=220, socketpair=199, ioctl=29, prctl=167, fork=(), signals=(129, 130, 138, 240),
     denied=(
         198, 203, 202, 200, 201, 242,
         211, 269,
@@ -90,7 +91,7 @@ def is_known(machine: str) -> bool:
     return machine in _MACHINES
 
 
-def program(machine: str, *, deny_signals: bool = False) -> bytes:
+def program(machine: str, *, deny_signals: bool = False, may_fork: bool = False) -> bytes:
     """The filter as an array of struct sock_filter. ``deny_signals``: also kill() and its kind, without a pid namespace."""
     m = _MACHINES[machine]
     steps: list[tuple[int, int, str, str]] = []  # code, k, label if true, label if false; "" falls through
@@ -108,7 +109,7 @@ def program(machine: str, *, deny_signals: bool = False) -> bytes:
     step(_JEQ, m.socketpair, "pair", "")
     step(_JEQ, m.ioctl, "ioctl", "")
     step(_JEQ, m.prctl, "prctl", "")
-    for number in m.denied + (m.signals if deny_signals else ()):
+    for number in m.denied + (() if may_fork else m.fork) + (m.signals if deny_signals else ()):
         step(_JEQ, number, "deny", "")
     step(_RET, _ALLOW)
     marks = {"new": len(steps)}
@@ -118,7 +119,7 @@ def program(machine: str, *, deny_signals: bool = False) -> bytes:
     marks["clone"] = len(steps)
     step(_LD, _ARG0)
     step(_JSET, _CLONE_NEW, "deny", "")
-    step(_JSET, _CLONE_THREAD, "allow", "deny")
+    step(_JSET, _CLONE_THREAD, "allow", "allow" if may_fork else "deny")
     marks["pair"] = len(steps)
     step(_LD, _ARG0)
     step(_JEQ, _AF_UNIX, "allow", "deny")

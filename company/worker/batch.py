@@ -68,6 +68,7 @@ class JobSpec:
     memory_bytes: int
     options: Mapping[str, Any] = field(default_factory=dict)
     site: Path | None = None  # what the package requires
+    processes: int = 0  # how many it may start; nothing to a guest, which starts none
 
 
 class SlotPort(Protocol):

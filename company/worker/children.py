@@ -55,7 +55,8 @@ class Children:
     async def take(self, spec: JobSpec) -> Child:
         """A blank child that has the job's limits."""
         self._taken.set()
-        profile = Profile(role="process", memory_bytes=spec.memory_bytes or DEFAULT_MEMORY_BYTES, site=spec.site)
+        memory_bytes = spec.memory_bytes or DEFAULT_MEMORY_BYTES
+        profile = Profile(role="process", memory_bytes=memory_bytes, site=spec.site, processes=spec.processes)
         return await self._pool.take(profile, refill=False)
 
     def gave_up(self) -> None:

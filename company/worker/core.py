@@ -193,7 +193,7 @@ class WorkerCore:
             requirements = tuple(job.message.requirements.splitlines())
             self._environments.check(requirements)
             files = await self._processors.get(job.message.processor)
-            entry, signed = _told_by(files)
+            entry, signed, processes = _told_by(files)
             if signed != requirements:
                 raise PeerError("requirements-differ", "the job asks for other packages than its signed processor does")
             site = await self._environments.site(job_id, requirements)
@@ -203,7 +203,9 @@ class WorkerCore:
         if self._jobs.get(job_id) is not job:
             return  # it ended while its processor came
         message = job.message
-        job.spec = JobSpec(job_id, job.params, files, message.time_limit_ms / 1000, message.memory_bytes, {"entry": entry}, site)
+        job.spec = JobSpec(
+            job_id, job.params, files, message.time_limit_ms / 1000, message.memory_bytes, {"entry": entry}, site, processes
+        )  # fmt: skip
         self.apply(ev.JobReady(job_id))
 
     def on_link_up(self, keep: tuple[int, ...] | None) -> None:
@@ -265,12 +267,12 @@ class WorkerCore:
         return self._scratch / f"blob-{self._serial}"
 
 
-def _told_by(files: dict[str, bytes]) -> tuple[str, tuple[str, ...]]:
-    """Entry and requirements of a verified processor."""
+def _told_by(files: dict[str, bytes]) -> tuple[str, tuple[str, ...], int]:
+    """Entry, requirements and processes of a verified processor."""
     if "package.toml" not in files:
-        return DEFAULT_ENTRY, ()
+        return DEFAULT_ENTRY, (), 0
     try:
         manifest = parse_manifest_untrusted(files["package.toml"])
-        return manifest.entry, manifest.requirements
+        return manifest.entry, manifest.requirements, manifest.processes
     except ManifestError as error:
         raise PeerError("package-invalid", str(error)[:500]) from None

@@ -13,7 +13,7 @@ import pytest
 from company.cli.app import root, run
 
 COMMANDS = {
-    "start", "stop", "status", "doctor", "open", "explain", "demo", "run", "login", "run-script", "divide",
+    "start", "stop", "status", "doctor", "open", "explain", "demo", "run", "login", "run-script", "map", "divide",
     *(f"job {v}" for v in ("submit", "list", "show", "watch", "wait", "logs", "fragments", "failures", "retry")),
     *(f"job {v}" for v in ("cancel", "pause", "resume", "edit", "rm", "download", "artifacts", "reproduce")),
     *(f"package {v}" for v in ["init", "check", "upload", "list", "show", "rm"]),

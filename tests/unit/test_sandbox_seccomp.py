@@ -37,6 +37,8 @@ def machine(request: pytest.FixtureRequest) -> tuple[bytes, int, dict[str, int]]
         "execve": 59 if x86 else 221,
         "clone": 56 if x86 else 220,
         "clone3": 435,
+        "fork": 57 if x86 else 220,  # there is no such call on aarch64: clone
+        "vfork": 58 if x86 else 220,
         "socket": 41 if x86 else 198,
         "socketpair": 53 if x86 else 199,
         "ioctl": 16 if x86 else 29,
@@ -68,6 +70,22 @@ def test_processes_sockets_namespaces_and_peeking_are_refused(machine: tuple[byt
     assert _decide(program, arch, n["clone"], 0x10000 | 0x10000000) == DENY  # a thread in a new user namespace
     assert _decide(program, arch, n["socketpair"], 2) == DENY
     assert _decide(program, arch, n["ioctl"], 0, 0x5412) == DENY  # typing into the terminal
+
+
+@pytest.mark.parametrize("name", ["x86_64", "aarch64"])
+def test_a_package_that_says_so_may_fork_and_nothing_else(name: str, machine: tuple[bytes, int, dict[str, int]]) -> None:
+    _, arch, n = machine
+    if (name == "x86_64") != (arch == X86):
+        pytest.skip("the other machine's numbers")
+    program = seccomp.program(name, may_fork=True)
+    assert _decide(program, arch, n["clone"], 0x1200011) == ALLOW  # fork
+    assert _decide(program, arch, n["clone"], 0x4111) == ALLOW  # vfork
+    assert _decide(program, arch, n["fork"]) == _decide(program, arch, n["vfork"]) == ALLOW
+    for flag in (0x00000080, 0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
+        assert _decide(program, arch, n["clone"], 0x11 | flag) == DENY  # in a new namespace
+    assert _decide(program, arch, n["clone3"]) == MISSING
+    for call in ("socket", "ptrace", "unshare", "memfd_create"):
+        assert _decide(program, arch, n[call]) == DENY, call
 
 
 def test_calls_that_nobody_has_looked_at_do_not_exist(machine: tuple[bytes, int, dict[str, int]]) -> None:
