@@ -1,4 +1,4 @@
-"""`company divide`: which loops and comprehensions of a program could be divided into portions, and why not the others (pure).
+"""Which loops and comprehensions of a program may be divided into portions, and why not the others (pure): `company divide`.
 
 What cannot be proved safe is left alone. A comprehension `[expression for x in iterable]` is safe when its expression is a pure function of
 the loop variable: it calls only pure builtins, pure functions of `math`, and functions of the same file that are pure by the same rule; it
@@ -22,6 +22,9 @@ PURE_BUILTINS = frozenset((
     "list", "max", "min", "oct", "ord", "pow", "range", "repr", "reversed", "round", "slice", "sorted", "str", "sum", "tuple", "zip",
 ))  # fmt: skip
 PURE_MODULES = frozenset(("math", "cmath", "operator"))
+SETTINGS = frozenset((  # what changes how Python itself computes, warns or counts: a worker would compute otherwise
+    "setrecursionlimit", "set_int_max_str_digits", "settrace", "setprofile", "simplefilter", "filterwarnings", "setlocale",
+))  # fmt: skip
 EFFECTS = {
     "print": "prints, so the order of its effects matters", "input": "reads standard input", "open": "opens files",
     "next": "consumes an iterator that others may share", "iter": "makes an iterator that keeps a state",
@@ -52,28 +55,43 @@ class Verdict:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """The names of the file that a safe loop depends on, directly or through functions that it calls."""
+
+    functions: dict[str, int]  # name: line of its definition
+    constants: frozenset[str]
+    imports: dict[str, str]  # name: module, or module.name
+    builtins: frozenset[str]
+
+
 class Impure(Exception):
     """Why an expression or function is not pure."""
 
 
 def plan(source: str) -> list[Verdict]:
     """A verdict for every loop and comprehension, in the order of lines. Raises `SyntaxError`."""
-    tree = ast.parse(source)
+    return sorted((verdict for _, verdict in judge(ast.parse(source))[0]), key=lambda v: (v.line, v.kind))
+
+
+def judge(tree: ast.Module) -> tuple[list[tuple[ast.AST, Verdict]], _Module]:
+    """Every loop and comprehension with its verdict."""
     module = _Module(tree)
-    found: list[Verdict] = []
+    found: list[tuple[ast.AST, Verdict]] = []
     for parent in ast.walk(tree):
         for field in ("body", "orelse", "finalbody"):
             block = getattr(parent, field, None)
             if isinstance(block, list):
                 for at, statement in enumerate(block):
                     if isinstance(statement, ast.For):
-                        found.append(module.judge_loop(statement, block[at - 1] if at else None))
+                        found.append((statement, module.judge_loop(statement, block[at - 1] if at else None)))
                     elif isinstance(statement, (ast.While, ast.AsyncFor)):
                         kind = "while" if isinstance(statement, ast.While) else "async for"
-                        found.append(Verdict(statement.lineno, kind, False, "nobody knows its rounds before they are over"))
+                        reason = "nobody knows its rounds before they are over"
+                        found.append((statement, Verdict(statement.lineno, kind, False, reason)))
         if isinstance(parent, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
-            found.append(module.judge_comprehension(parent))
-    return sorted(found, key=lambda v: (v.line, v.kind))
+            found.append((parent, module.judge_comprehension(parent)))
+    return found, module
 
 
 class _Module:
@@ -82,14 +100,18 @@ class _Module:
     def __init__(self, tree: ast.Module) -> None:
         self.functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
         self.imports: dict[str, str] = {}
-        self.bound: Counter[str] = Counter()
+        self.bound: Counter[str] = Counter()  # how often each name is given a meaning, anywhere in the file; 2 for what may be anything
+        self.setting = ""  # what changes Python itself
         for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    self.imports[alias.asname or alias.name.partition(".")[0]] = alias.name
-            elif isinstance(node, ast.ImportFrom):
-                for alias in node.names:
-                    self.imports[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+            for name in filter(None, (getattr(node, field, None) for field in ("id", "attr", "name"))):
+                if name in SETTINGS:
+                    self.setting = name
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                self._note_import(node)
+            elif isinstance(node, ast.arg):
+                self.bound[node.arg] += 1
+            elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.MatchMapping)):
+                self.bound[(node.rest if isinstance(node, ast.MatchMapping) else node.name) or ""] += 1
             elif isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
                 self.bound[node.id] += 1
             elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -114,10 +136,44 @@ class _Module:
             if isinstance(target, ast.Name)
         }
 
+    def _note_import(self, node: ast.Import | ast.ImportFrom) -> None:
+        for alias in node.names:
+            name = alias.asname or (alias.name if isinstance(node, ast.ImportFrom) else alias.name.partition(".")[0])
+            self.bound[name] += 1
+            if isinstance(node, ast.ImportFrom):
+                self.imports[name] = f"{'.' * node.level}{node.module or ''}.{alias.name}"
+            else:
+                self.imports[name] = alias.name
+
+    def _check_file(self) -> None:
+        if self.setting:
+            raise Impure(f"the program calls {self.setting}, and workers would not follow")
+        if "*" in self.imports:
+            raise Impure(f"{self.imports['*'].rpartition('.')[0]} is imported with *, so any name may be one of its")
+
+    def uses(self, node: ast.AST) -> Uses:
+        """What a safe loop depends on."""
+        functions: dict[str, int] = {}
+        names, waiting = set[str](), [node]
+        while waiting:
+            for inner in ast.walk(waiting.pop()):
+                if not isinstance(inner, ast.Name) or inner.id in names:
+                    continue
+                names.add(inner.id)
+                if inner.id in self.functions:
+                    functions[inner.id] = self.functions[inner.id].lineno
+                    waiting.append(self.functions[inner.id])
+        return Uses(
+            functions=functions, constants=frozenset(names & self.constants - functions.keys()),
+            imports={n: m for n, m in self.imports.items() if n in names},
+            builtins=frozenset(n for n in names & PURE_BUILTINS if not self.bound[n]),
+        )  # fmt: skip
+
     def judge_comprehension(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> Verdict:
         kinds = {ast.ListComp: "list", ast.SetComp: "set", ast.DictComp: "dict", ast.GeneratorExp: "generator"}
         kind = f"{kinds[type(node)]} comprehension"
         try:
+            self._check_file()
             if isinstance(node, ast.GeneratorExp):
                 raise Impure("it is a generator: whoever consumes it may stop early")
             if not isinstance(node, ast.ListComp):
@@ -137,6 +193,7 @@ class _Module:
 
     def judge_loop(self, node: ast.For, before: ast.stmt | None) -> Verdict:
         try:
+            self._check_file()
             for inner in ast.walk(node):
                 if isinstance(inner, (ast.Break, ast.Return)):
                     raise Impure("it may end early")
@@ -204,7 +261,7 @@ class _Module:
             case ast.Call():
                 self._check_call(node, names)
             case ast.Attribute():
-                if isinstance(node.value, ast.Name) and self.imports.get(node.value.id) in PURE_MODULES:
+                if isinstance(node.value, ast.Name) and self._is_pure_module(node.value.id):
                     return
                 raise Impure(f"attribute .{node.attr} may be anything, also code")
             case (
@@ -263,8 +320,10 @@ class _Module:
         if isinstance(func, ast.Attribute):
             if isinstance(func.value, ast.Name) and func.value.id in self.imports:
                 module = self.imports[func.value.id]
-                if module in PURE_MODULES:
+                if self._is_pure_module(func.value.id):
                     return
+                if module in PURE_MODULES:
+                    raise Impure(f"{func.value.id} is changed elsewhere, so it may be anything")
                 why = CHANCE.get(module.partition(".")[0], "is of a module that is not known to be pure")
                 raise Impure(f"{func.value.id}.{func.attr}() {why}")
             if func.attr in PURE_METHODS:
@@ -273,11 +332,15 @@ class _Module:
             raise Impure(f".{func.attr}() may change the object that it is called on")
         raise Impure("what is called is not known before it runs")
 
+    def _is_pure_module(self, name: str) -> bool:
+        """Whether it is imported once, and neither it nor its name is given another meaning."""
+        return self.imports.get(name) in PURE_MODULES and self.bound[name] == 1
+
     def _check_function(self, name: str) -> None:
         function = self.functions.get(name)
         if function is None:
             imported = self.imports.get(name, "")
-            if imported.partition(".")[0] in PURE_MODULES:
+            if imported.rpartition(".")[0] in PURE_MODULES and self.bound[name] == 1:
                 return
             why = CHANCE.get(imported.partition(".")[0], "is not known to be pure")
             raise Impure(f"{name}() {why}")

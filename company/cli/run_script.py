@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from company.cli.framework import Command, Session, pass_session
+from company.cli.framework import DURATION, Command, Session, pass_session
 
 _REST = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -14,14 +14,18 @@ _REST = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 @click.command("run-script", cls=Command, needs_chief=False, context_settings=_REST)
 @click.option("--local", "is_local", is_flag=True, help="On a company of this run alone, on this machine.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="With --local: how many slots (else one per core).", show_default=False)
+@click.option("--divide", is_flag=True, help="Also run its loops in portions where that provably changes nothing.")
+@click.option("--divide-after", type=DURATION, default="500ms", help="How long a loop runs here before the rest of it is divided.")
 @click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @pass_session
-def run_script(session: Session, is_local: bool, workers: int | None, script: Path, arguments: tuple[str, ...]) -> int:
-    """Run SCRIPT as python would, its pools of processes being the company."""
+def run_script(
+    session: Session, is_local: bool, workers: int | None, divide: bool, divide_after: float, script: Path, arguments: tuple[str, ...]
+) -> int:
+    """Run SCRIPT as python would, its pools of processes being the company. With --divide also loops: company divide SCRIPT says which."""
     from company.client.client import connect
     from company.client.private import local
     from company.client.unmodified import run_script as run
 
     with local(workers) if is_local else connect() as client:
-        return run(script, list(arguments), client)
+        return run(script, list(arguments), client, divide_after_s=divide_after if divide else None)

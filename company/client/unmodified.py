@@ -7,6 +7,7 @@ more than calls (`Process`, `Queue`, shared memory, managers, an initializer tha
 
 from __future__ import annotations
 
+import builtins
 import concurrent.futures
 import concurrent.futures.process
 import importlib
@@ -306,14 +307,39 @@ class _WhenJoblibComes:
         return None
 
 
-def run_script(script: Path, arguments: list[str], client: Client) -> int:
-    """Run ``script`` as ``python script arguments`` would; returns its exit code."""
+def run_divided(script: Path, front: Front, after_s: float) -> None:
+    """Run ``script`` as `runpy.run_path` would, its safe loops divided. What is left alone is run as it stands."""
+    from types import ModuleType
+
+    from company.client.divided import Divider
+    from company.divide_rewrite import HELPER, rewrite
+
+    tree, parts, verdicts = rewrite(script.read_bytes().decode("utf-8-sig"), str(script))
+    module = ModuleType("__main__")
+    divider = Divider(front, parts, module, str(script), after_s=after_s)
+    module.__dict__.update({"__file__": str(script), "__builtins__": builtins, "__cached__": None, HELPER: divider})
+    before, sys.modules["__main__"] = sys.modules["__main__"], module
+    try:
+        exec(compile(tree, str(script), "exec", dont_inherit=True), module.__dict__)
+    finally:
+        sys.modules["__main__"] = before
+        alone = sum(not verdict.is_safe for verdict in verdicts)
+        for line in divider.report():
+            front.say(line)
+        front.say(f"{len(parts)} loops may be divided, {alone} are left alone: company divide {script}")
+
+
+def run_script(script: Path, arguments: list[str], client: Client, *, divide_after_s: float | None = None) -> int:
+    """Run ``script`` as ``python script arguments`` would; returns its exit code. ``divide_after_s``: divide loops that take longer."""
     front = Front(client)
     put_in_place(front)
     before = sys.argv, sys.path[0]
     sys.argv, sys.path[0] = [str(script), *arguments], str(script.resolve().parent)
     try:
-        runpy.run_path(str(script), run_name="__main__")
+        if divide_after_s is None:
+            runpy.run_path(str(script), run_name="__main__")
+        else:
+            run_divided(script, front, divide_after_s)
         return 0
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from company.divide import plan
+from tests.support.company_processes import RunningCompany
+from tests.unit.test_divide import SAFE, TRAPS
 
 PROGRAM = """
 import math, sys
@@ -64,3 +69,54 @@ def test_pools_give_what_they_give_alone(tmp_path: Path) -> None:
     alone = run(sys.executable)
     assert alone[1] == 7
     assert run(sys.executable, "-m", "company", "run-script", "--local", "--workers", "2") == alone
+
+
+class Numbered(ast.NodeTransformer):
+    """Names of one sample, made its own, so that twenty of them can be one program."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self._of(node.id), node.ctx)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        self.generic_visit(node)
+        node.name = self._of(node.name)
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        return ast.arg(self._of(node.arg))
+
+    def visit_Global(self, node: ast.Global) -> ast.Global:
+        return ast.Global([self._of(name) for name in node.names])
+
+    def _of(self, name: str) -> str:
+        return f"{name}_{self._number}" if name in ("k", "f", "r", "y", "it", "total", "n") else name
+
+
+def twenty_loops() -> str:
+    """The ten safe ones and the ten traps as one program, which prints what each has made."""
+    lines = ["import random", "random.seed(5)"]
+    for number, (name, source) in enumerate([*SAFE.items(), *((name, source) for name, (source, _) in TRAPS.items())]):
+        lines.append(ast.unparse(Numbered(number).visit(ast.parse(source))))
+        lines.append(f"print({name!r}, " + (f"len(r_{number}))" if name == "the clock" else f"r_{number})"))
+    return "\n".join(lines) + "\n"
+
+
+def test_twenty_loops_divided_give_what_they_give_in_order(company: RunningCompany, tmp_path: Path) -> None:
+    script = tmp_path / "loops.py"
+    script.write_text(twenty_loops())
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        environ = company.environ
+        return subprocess.run([*command, str(script)], capture_output=True, text=True, timeout=120, env=environ, check=False)
+
+    alone = run(sys.executable)
+    assert alone.returncode == 0 and len(alone.stdout.splitlines()) >= 20, alone.stderr
+    divided = run(sys.executable, "-m", "company", "run-script", "--divide", "--divide-after", "0s")
+    assert (divided.stdout, divided.returncode) == (alone.stdout, 0), divided.stderr
+    safe = {verdict.line for verdict in plan(script.read_text()) if verdict.is_safe}
+    told = [line.split(":") for line in divided.stderr.splitlines() if line.startswith("company: line ")]
+    assert {int(parts[1].split()[1].rstrip(",")) for parts in told} <= safe
+    assert len(told) == 10 and all(" 0 of " not in parts[2] for parts in told), divided.stderr

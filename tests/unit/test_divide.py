@@ -44,6 +44,17 @@ MORE_TRAPS = {
     "an order that differs between processes": "r = [list({str(x), 'a'}) for x in range(9)]",
     "a hash that differs between processes": "r = [hash(str(x)) for x in range(9)]",
     "a loop with an else": "r = []\nfor x in range(9):\n    r.append(x)\nelse:\n    r = None",
+    "a module's function replaced": "import math\nmath.sqrt = print\nr = [math.sqrt(x) for x in range(9)]",
+    "an imported name replaced": "from math import sqrt\nsqrt = print\nr = [sqrt(x) for x in range(9)]",
+    "another module of the same name": "import math\nimport other as math\nr = [math.sqrt(x) for x in range(9)]",
+    "a builtin imported from elsewhere": "from other import len\nr = [len([x]) for x in range(9)]",
+    "anything imported": "from other import *\nr = [abs(x) for x in range(9)]",
+    "a parameter that hides a constant": "k = 3\ndef g(k):\n    return [x * k for x in range(9)]\nr = g([])",
+    "a parameter that hides a builtin": "def g(len):\n    return [len([x]) for x in range(9)]\nr = g(print)",
+    "an exception that hides a builtin": "try:\n    1 / 0\nexcept Exception as len:\n    r = [len([x]) for x in range(9)]",
+    "a pattern that hides a constant": "k = 3\nmatch [1]:\n    case [k]:\n        r = [x * k for x in range(9)]",
+    "a setting of Python": "import sys\nsys.setrecursionlimit(50)\nr = [x + 1 for x in range(9)]",
+    "a module of a package that is named like a pure one": "from x.math import sqrt\nr = [sqrt(x) for x in range(9)]",
 }
 
 
