@@ -59,7 +59,7 @@ def logs(session: Session, id: str, fragment: int | None, stream: str | None, fo
 def finish_waiting(session: Session, job: Job, timeout_s: float | None) -> int:
     """Wait for the end, print it, and return the exit code."""
     with detaching(job.id):
-        job.wait(timeout_s)
+        job.wait(timeout_s, progress=False)
         if session.as_json:
             print_json("job/1", job.view)
         else:

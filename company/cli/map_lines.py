@@ -83,6 +83,7 @@ def _run(session: Session, client: Client, template: str, lines: Iterable[str], 
     from company.client.command_lines import done_before, exit_code_of, relative_path
     from company.client.command_map import PROCESSES, SPARE_S, map_lines
     from company.client.executor import Executor
+    from company.client.progress import bar_of
 
     log_path: Path | None = options["joblog"]
     skip = (
@@ -98,7 +99,7 @@ def _run(session: Session, client: Client, template: str, lines: Iterable[str], 
         return tuple(relative_path(name, line, number) for name in options["wanted"])
 
     memory = f"{options['memory'] >> 10}KiB" if options["memory"] else None
-    ex = Executor(client, name="map", memory=memory, time_limit_s=options["timeout"] + SPARE_S, processes=PROCESSES)
+    ex = Executor(client, name="map", progress=False, memory=memory, time_limit_s=options["timeout"] + SPARE_S, processes=PROCESSES)
     failed = 0
     try:
         with contextlib.ExitStack() as stack:
@@ -107,9 +108,14 @@ def _run(session: Session, client: Client, template: str, lines: Iterable[str], 
                 ex, lines, template, base_files=base, files_of=files_of, wanted_of=wanted_of, time_limit_s=options["timeout"],
                 tries=options["retries"], ordered=options["ordered"], jobs=options["jobs"], skip=skip, on_done=out.done,
             )  # fmt: skip
+            bar = bar_of("commands", None, False if sys.stdout.isatty() else None)  # not among the outputs
             for line, result in found:
                 failed += not result.is_ok
                 out.show(line, result)
+                if bar is not None:
+                    bar.advance()
+            if bar is not None:
+                bar.close()
     except KeyboardInterrupt:
         ex.shutdown(wait=False, cancel_futures=True)
         for job in ex.jobs:

@@ -31,6 +31,7 @@ T = TypeVar("T")
 INLINE_FUNCTION_BYTES = 64 << 10  # a larger one goes into the package, once, and not with each chunk
 AHEAD_PER_SLOT = 3  # chunks under way: one that runs, one in its pipe, one on the way
 MAX_KNOWN_FUNCTIONS = 1000
+UNKNOWN_LENGTH = 1 << 60
 _open: weakref.WeakSet[Executor] = weakref.WeakSet()
 
 
@@ -39,7 +40,8 @@ class Executor(concurrent.futures.Executor):
 
     ``client``: default `company.connect()`. ``where``: "own", or "trusted" and "any", which send no pickle. ``memory``, ``time_limit_s``,
     ``retries``: of one call that kills its worker; what a call raises is its result. ``echo``: show here what calls print.
-    ``processes``: how many processes a call may start in its sandbox, none by default.
+    ``processes``: how many processes a call may start in its sandbox, none by default. ``progress``: bars of `map`, by default where
+    standard error is a terminal.
 
     >>> import company
     >>> with company.local(workers=2) as client, company.Executor(client) as ex:
@@ -50,6 +52,7 @@ class Executor(concurrent.futures.Executor):
     def __init__(
         self, client: Client | None = None, *, where: str = "own", memory: str | None = None, time_limit_s: float | None = None,
         retries: int = 3, name: str = "calls", echo: bool = False, priority: int | None = None, processes: int = 0,
+        progress: bool | None = None,
     ) -> None:  # fmt: skip
         from company.client.client import connect
 
@@ -60,6 +63,7 @@ class Executor(concurrent.futures.Executor):
         self._flags = (entry.SAFE if self._safe else 0) | (entry.ECHO if echo else 0)
         self._memory, self._time_limit_s, self._name, self._processes = memory, time_limit_s, name, processes
         self._options = {"where": where, "retries": retries, "priority": priority}
+        self._progress = progress
         self._lock = threading.RLock()
         self._sessions: list[tuple[Needs, frozenset[bytes], Session]] = []
         self._functions: dict[Any, Portable] = {}
@@ -97,15 +101,18 @@ class Executor(concurrent.futures.Executor):
         gives results as they come; ``return_exceptions`` gives what a call raised in the place of its result.
         """
         from company.client.lazy_map import LazyMap
+        from company.client.progress import bar_of
 
         with self._lock:
             self._check_open()
             made = self._portable(fn)
         star = len(iterables) != 1
         calls: Iterator[Any] = zip(*iterables) if star else iter(iterables[0])  # noqa: B905 - ends with the shortest, as the builtin
+        hint = min((_length(i) for i in iterables), default=0)
+        bar = bar_of(getattr(fn, "__name__", "calls"), hint if hint < UNKNOWN_LENGTH else None, self._progress)
         return LazyMap(
             self, made, calls, entry.STAR if star else entry.ONE, fn=fn, timeout_s=timeout, chunksize=chunksize, buffersize=buffersize,
-            ordered=ordered, return_exceptions=return_exceptions, hint=min((_length(i) for i in iterables), default=0),
+            ordered=ordered, return_exceptions=return_exceptions, hint=hint, bar=bar,
         )  # fmt: skip
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -316,7 +323,7 @@ def _length(iterable: Any) -> int:
     try:
         return len(iterable)
     except TypeError:
-        return 1 << 60
+        return UNKNOWN_LENGTH
 
 
 def _at_exit() -> None:

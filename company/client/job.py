@@ -18,11 +18,13 @@ from company.errors import FragmentsFailed, IntegrityError, JobCancelled, JobFai
 
 if TYPE_CHECKING:
     from company.client.client import Client
+    from company.client.progress import Bar
 
 ENDED = ("done", "failed", "cancelled")
 MAX_LOG_LINES = 100_000
 MAX_RESULT_BYTES = 1 << 32
 POLL_S = 25.0  # one long poll
+BAR_POLL_S = 1.0  # where somebody looks
 FOLLOW_TIMEOUT_S = 3600.0
 Progress = Callable[[str, int, int], None]
 
@@ -67,20 +69,47 @@ class Job:
         self.view = self._client.transport.json("GET", path_of("jobs", self.id), query=query, timeout_s=30.0 + wait_s)
         return self.view
 
-    def wait(self, timeout_s: float | None = None, *, check: bool = False) -> Job:
-        """Return when the job has ended. Raises `WaitTimedOut`; with ``check`` also what `raise_for_state` raises."""
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            left = POLL_S if end is None else min(POLL_S, max(0.0, end - time.monotonic()))
-            self.status(wait_s=left)
-            if self.is_over:
-                break
-            if end is not None and time.monotonic() >= end:
-                text = f"{self.id} is still {self.state} after {timeout_s:g} s"
-                raise WaitTimedOut("wait-timed-out", text, hint=f"it goes on: company job watch {self.id}", job=self.id)
+    def _repr_html_(self) -> str:
+        from company.client.notebook import page_of
+
+        return page_of(self.view)
+
+    def _ipython_display_(self) -> None:
+        """In a notebook: what it has done so far, kept true until it ends."""
+        from company.client.notebook import follow
+
+        follow(self)
+
+    def wait(self, timeout_s: float | None = None, *, check: bool = False, progress: bool | None = None) -> Job:
+        """Return when the job has ended. Raises `WaitTimedOut`; with ``check`` also what `raise_for_state` raises.
+
+        ``progress``: a bar, by default where standard error is a terminal.
+        """
+        from company.client.progress import bar_of
+
+        bar = bar_of(str(self.view.get("name") or self.id), None, progress)
+        try:
+            self._wait(timeout_s, bar)
+        finally:
+            if bar is not None:
+                bar.close()
         if check:
             self.raise_for_state()
         return self
+
+    def _wait(self, timeout_s: float | None, bar: Bar | None) -> None:
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left = POLL_S if end is None else min(POLL_S, max(0.0, end - time.monotonic()))
+            self.status(wait_s=left if bar is None else min(left, BAR_POLL_S))
+            if self.is_over:
+                return
+            if bar is not None:
+                counts = self.view.get("fragments") or {}
+                bar.reach(int(counts.get("done", 0)) + int(counts.get("failed", 0)), counts.get("total"))
+            if end is not None and time.monotonic() >= end:
+                text = f"{self.id} is still {self.state} after {timeout_s:g} s"
+                raise WaitTimedOut("wait-timed-out", text, hint=f"it goes on: company job watch {self.id}", job=self.id)
 
     def raise_for_state(self) -> None:
         """Raise `JobFailed`, `JobCancelled` or `FragmentsFailed` unless the job is whole."""

@@ -22,6 +22,7 @@ from company.client.session import Chunk
 
 if TYPE_CHECKING:
     from company.client.executor import Executor
+    from company.client.progress import Bar
 
 AHEAD_PER_SLOT = 4
 TAIL_PARTS = 3  # a chunk is at most this part of what each slot still gets
@@ -45,7 +46,7 @@ class LazyMap(Iterator[Any]):
 
     def __init__(
         self, executor: Executor, made: Portable, calls: Iterator[Any], kind: int, *, fn: Callable[..., Any], timeout_s: float | None,
-        chunksize: int | None, buffersize: int | None, ordered: bool, return_exceptions: bool, hint: int,
+        chunksize: int | None, buffersize: int | None, ordered: bool, return_exceptions: bool, hint: int, bar: Bar | None = None,
     ) -> None:  # fmt: skip
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
@@ -56,6 +57,7 @@ class LazyMap(Iterator[Any]):
         self._chunksize, self._buffersize = chunksize, buffersize
         self._ordered, self._return_exceptions = ordered, return_exceptions
         self._left = hint
+        self._bar = bar
         self._pace = executor._pace(made)
         self._lock = threading.Condition()
         self._under_way: deque[_Sent] = deque()
@@ -70,6 +72,8 @@ class LazyMap(Iterator[Any]):
     def __next__(self) -> Any:
         for value in self._ready:
             self._held -= 1
+            if self._bar is not None:
+                self._bar.advance()
             if type(value) is _Raised:
                 if self._return_exceptions:
                     return value.error
@@ -81,7 +85,7 @@ class LazyMap(Iterator[Any]):
         self._fill()
         sent = self._next_done()
         if sent is None:
-            self._is_over = True
+            self.close()
             raise StopIteration
         self._ready = self._values(sent)
         self._fill()
@@ -92,6 +96,8 @@ class LazyMap(Iterator[Any]):
         self._is_over = self._is_read = True
         self._ready = iter(())
         self._under_way.clear()
+        if self._bar is not None:
+            self._bar.close()
 
     # ---- reading and sending ----------------------------------------------------------------------------------------------
     def _fill(self) -> None:

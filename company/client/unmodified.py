@@ -29,7 +29,7 @@ class Front:
     """The executor that all pools of the program share, and what could not go to it."""
 
     def __init__(self, client: Client) -> None:
-        self.executor = Executor(client, name="run-script", echo=True, memory="2GiB")
+        self.executor = Executor(client, name="run-script", echo=True, memory="2GiB", progress=False)
         self.said: set[str] = set()
 
     def say(self, text: str) -> None:
