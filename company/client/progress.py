@@ -53,14 +53,13 @@ class Bar:
         self._drawn = self._done
 
     def _open(self) -> None:
+        """By name, since a client needs neither of them: not where output is piped."""
         if importlib.util.find_spec("tqdm") is not None:
             self._bars = importlib.import_module("tqdm").tqdm(total=self._total, desc=self._text, file=sys.stderr, leave=False)
             return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bars = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
+        bars, console = importlib.import_module("rich.progress"), importlib.import_module("rich.console")
+        columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeRemainingColumn())
+        self._bars = bars.Progress(*columns, console=console.Console(stderr=True), transient=True, auto_refresh=False)
         self._bars.start()
         self._task = self._bars.add_task(self._text, total=self._total)
 
