@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -25,10 +26,11 @@ import trio
 from company.config import parse_address
 from company.home_lock import HomeLock
 from company.listening import ANY_HOST, check_exposure, is_loopback, load_certificate, page_urls
-from company.own_worker import NAME, Memory, command_of, keep_own_worker
+from company.own_worker import NAME, Memory, begun_early, command_of, keep_own_worker
 from company.paths import Home
 from p2p.base.errors import ParallelError, UsageError
 
+MAX_TOKEN_LINE = 4096
 _log = logging.getLogger("company.node")
 
 
@@ -38,10 +40,12 @@ def run_chief(options: Mapping[str, Any]) -> int:
     set_up_logging(json_lines=bool(options.get("json")))
     home = Home.locate(Path(options["home"]) if options.get("home") else None)
     tree = home.chief.create()
-    with HomeLock.take(tree.root, "chief"):
+    count = own_slots(options.get("workers", 0))
+    worker = command_of(home, count, options) if count else None
+    with HomeLock.take(tree.root, "chief"), begun_early(home, worker) as begun:
         tree.address_file.unlink(missing_ok=True)  # of one that was killed: nobody is to dial it
         try:
-            run_to_end(_chief, home, dict(options))
+            run_to_end(_chief, home, dict(options), worker, begun)
         finally:
             tree.address_file.unlink(missing_ok=True)
     return 0
@@ -77,7 +81,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-async def _chief(home: Home, options: dict[str, Any]) -> None:
+async def _chief(home: Home, options: dict[str, Any], worker: list[str] | None, begun: subprocess.Popen[bytes] | None) -> None:
     from company.chief.network.dialling import REGISTRY
     from company.chief.network.peer_door import PURPOSES
     from company.chief.secondment.opening import run_secondment
@@ -113,11 +117,10 @@ async def _chief(home: Home, options: dict[str, Any]) -> None:
             "http": page.here, "rpc": chief.addresses.rpc, "dht": chief.addresses.dht, "token": owner, "pid": os.getpid(),
             "started": chief.started, "fingerprint": page.fingerprint,
         })  # fmt: skip
-        count = own_slots(options.get("workers", 0))
-        if count:
-            command, token = command_of(home, count, options), await chief.gate.local_token("worker")
-            listening, tell = tuple(chief.addresses.for_tokens()), partial(chief.fleet.own_worker, count)
-            nursery.start_soon(keep_own_worker, home, command, token, listening, memory_of(home), tell)
+        if worker is not None:
+            token, tell = await chief.gate.local_token("worker"), partial(chief.fleet.own_worker, own_slots(options.get("workers", 0)))
+            listening = tuple(chief.addresses.for_tokens())
+            nursery.start_soon(keep_own_worker, home, worker, token, listening, memory_of(home), tell, begun)
         if not is_loopback(host):  # a machine that may join is likely to ask
             nursery.start_soon(wheels.build_soon)
         announce(chief, options, owner, page)
@@ -147,6 +150,7 @@ async def _network(chief: Any, options: Mapping[str, Any], task_status: trio.Tas
         network=options.get("network"),
     ) as network:  # fmt: skip
         chief.network = network
+        chief.feed.listeners.append(network.poke)
         contracts = await build_contracts(
             identity=chief.identity, network=network, store=chief.store, committer=chief.committer, library=chief.library,
             jobs=lambda: chief.list_jobs(state=None, limit=1, offset=0)[0],
@@ -328,12 +332,21 @@ def run_worker(options: Mapping[str, Any]) -> int:
     settings = WorkerOptions(
         home=Home.locate(Path(options["home"]) if options.get("home") else None), name=options["name"], token=options.get("token"),
         via=options.get("via"), slots=own_slots(options.get("slots", "auto")), transport=options.get("transport", "rpc"),
+        read_token=read_line if options.get("token_from_input") else None,
         chief_http=options.get("chief_http"), http=options.get("http"), http_public=options.get("http_public"),
         allow_requirements=bool(options.get("allow_requirements")), require_client_signature=bool(options.get("require_client_signature")),
         sandbox_allow_none=options.get("sandbox") == "none" and bool(options.get("i_understand")), on_ready=_printer(options),
     )  # fmt: skip
     code = run_to_end(serve_worker, settings)
     return code if isinstance(code, int) else 0
+
+
+def read_line() -> str:
+    """One line of standard input. Not by `sys.stdin`: a thread that waits in it would hold its lock when the process ends."""
+    line = b""
+    while len(line) < MAX_TOKEN_LINE and b"\n" not in line and (part := os.read(0, MAX_TOKEN_LINE)):
+        line += part
+    return line.partition(b"\n")[0].decode("utf-8", "replace").strip()
 
 
 def _printer(options: Mapping[str, Any]) -> Callable[[dict[str, Any]], None]:

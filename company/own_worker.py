@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,16 +37,36 @@ class Memory:
     write: Callable[[tuple[str, ...]], None]
 
 
+@contextlib.contextmanager
+def begun_early(home: Home, command: Sequence[str] | None) -> Iterator[subprocess.Popen[bytes] | None]:
+    """Start the worker's process while its chief still starts: it loads meanwhile, then waits for its token on its input.
+
+    None without a command, and where a worker of before is there. One that was given no token ends with the block.
+    """
+    if command is None or holder_pid(home.worker(NAME).root) is not None:
+        yield None
+        return
+    process = _spawn(command)
+    try:
+        yield process
+    finally:
+        if process.stdin is not None and not process.stdin.closed:
+            process.kill()
+            process.communicate()
+
+
 async def keep_own_worker(
-    home: Home, command: Sequence[str], token: str, addresses: tuple[str, ...], memory: Memory, tell: Callable[[int | None], None]
-) -> None:
+    home: Home, command: Sequence[str], token: str, addresses: tuple[str, ...], memory: Memory, tell: Callable[[int | None], None],
+    begun: subprocess.Popen[bytes] | None = None,
+) -> None:  # fmt: skip
     """Keep one worker of this home alive until cancelled, then end it. ``addresses``: where this chief is dialled now.
 
-    ``tell``: hears a nil whenever one is started, and its status when it has ended.
+    ``tell``: hears a nil whenever one is started, and its status when it has ended. ``begun``: its process, where it was begun early and
+    still waits for its token.
     """
     while True:
         tell(None)
-        pid = holder_pid(home.worker(NAME).root)
+        pid = holder_pid(home.worker(NAME).root) if begun is None else None
         if pid is not None and _command_line(pid) == list(command) and memory.read() == addresses:
             _log.info("taking over the worker of before (process %d)", pid)
             await _watch(pid, None)
@@ -54,7 +74,8 @@ async def keep_own_worker(
             if pid is not None:  # it was started with other options, or waits at an address that is none any more
                 await _end_other(pid)
             memory.write(addresses)
-            process = _start(command, token)
+            process, begun = begun or _spawn(command), None
+            _give(process, token)
             await _watch(process.pid, process)
             tell(process.wait())
             _log.warning("the chief's own worker ended with %s; starting it again", process.returncode)
@@ -86,14 +107,16 @@ def _command_line(pid: int) -> list[str]:
         return []
 
 
-def _start(command: Sequence[str], token: str) -> subprocess.Popen[bytes]:
+def _spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:
     # a session of its own, so that Ctrl-C reaches the chief alone, which then ends its worker in order
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def _give(process: subprocess.Popen[bytes], token: str) -> None:
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(token.encode() + b"\n")
         process.stdin.close()
-    return process
 
 
 async def _watch(pid: int, process: subprocess.Popen[bytes] | None) -> None:

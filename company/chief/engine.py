@@ -95,6 +95,13 @@ class Engine:
         """Hand one event to the machine and do what it says."""
         for effect in self.state.handle(event, self.now()):
             self._perform(effect)
+        match event:
+            case ev.WorkerHere():
+                self._on_change("worker", event.spec.id)
+            case ev.WorkerGone():
+                self._on_change("worker", event.worker)
+            case _:
+                pass
         self._wake.set()
 
     def post_outcome(self, worker: str, message: Outcome, frame: Frame, cut: Cut) -> None:

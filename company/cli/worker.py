@@ -63,13 +63,14 @@ def join(
         raise click.UsageError("a worker needs at least one slot")
     if install_service and foreground:
         raise click.UsageError("--install-service and --foreground exclude each other")
-    if token_file is not None:
+    from_input = str(token_file) == "-" and not install_service  # read when it is needed: it may come while the worker still loads
+    if token_file is not None and not from_input:
         token = _read_token(token_file)
     from company.paths import Home
 
     called = name or default_name(socket.gethostname())
     home = Home.locate(session.given_home).worker(called)
-    if token is None and not home.root.exists():
+    if token is None and not from_input and not home.root.exists():
         hint = "company worker join TOKEN; the chief makes one: company token create --role worker"
         raise UsageError("no-token", f"the worker {called!r} has not joined a company yet", hint=hint)
     if install_service:
@@ -77,7 +78,8 @@ def join(
         return None
     from company.node import run_worker
 
-    result = run_worker({"home": str(session.home), "json": session.as_json, "token": token, "name": called, "slots": slots, **options})
+    given = {"token": token, "token_from_input": from_input, "name": called, "slots": slots}
+    result = run_worker({"home": str(session.home), "json": session.as_json, **given, **options})
     return result if isinstance(result, int) else None
 
 

@@ -23,6 +23,7 @@ class WorkerOptions:
     home: Home
     name: str
     token: str | None = None  # only for the first start
+    read_token: Callable[[], str] | None = None  # waits for the token, where it is not there yet; called in a thread
     via: str | None = None  # HOST:PORT of another worker that relays
     slots: int = 1
     transport: Literal["rpc", "rest"] = "rpc"

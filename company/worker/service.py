@@ -150,7 +150,7 @@ class Worker:
         """The same with HTTP both ways; aiohttp is imported for nobody else."""
         from company.worker.rest_service import open_rest
 
-        token = self._token()
+        token = await self._token()
         async with open_rest(self._options, self._home, self._identity, token, self, self._rng) as (membership, link):
             self._membership = membership
             self._fetch = link.fetch_blob
@@ -195,14 +195,17 @@ class Worker:
             sandbox=self._sandbox, is_allowed=self._options.allow_requirements, rng=self._rng,
         )  # fmt: skip
 
-    def _token(self) -> JoinToken | None:
-        return None if self._options.token is None else parse_token_untrusted(self._options.token)
+    async def _token(self) -> JoinToken | None:
+        text, read = self._options.token, self._options.read_token
+        if read is not None:
+            text = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        return None if text is None else parse_token_untrusted(text)
 
     async def _become_member(self) -> Membership:
         """What is remembered, or a join with the token. Raises `UsageError` when there is neither."""
         options = self._options
+        token = await self._token()
         known = load_membership(self._home.root)
-        token = self._token()
         if token is None:
             if known is None:
                 raise UsageError("not-joined", f"worker {options.name} has joined no company", hint="company worker join TOKEN")

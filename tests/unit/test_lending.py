@@ -7,14 +7,19 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import trio
+import trio.testing
 
 from company.chief.network.advertising import Advertising
 from company.chief.network.lending import Facts, Policy, checked, is_due, is_trusted, may_borrow, policy_as_json, policy_of_json, standing
 from company.chief.network.questions import Question
 from company.chief.network.schedule import parse_schedule
+from company.chief.network.service import NetworkService
 from p2p.base.clock import UnixTime
 from p2p.base.errors import PeerError, UsageError
 from p2p.base.keys import Identity, company_id_text
+from p2p.dht.advertisement import Advertisement
+from p2p.dht.directory import Published
 
 NOW = UnixTime(1_700_000_000)
 FACTS = Facts(
@@ -105,6 +110,37 @@ def test_a_number_of_slots_waits_a_little_and_other_terms_and_zero_do_not() -> N
     assert is_due(offer, None, 0) and not is_due(offer, offer, 1e6)
     assert not is_due(replace(offer, slots=5), offer, 29) and is_due(replace(offer, slots=5), offer, 30)
     assert is_due(replace(offer, slots=0), offer, 0) and is_due(replace(offer, price_milli=9), offer, 0)
+
+
+async def test_a_worker_that_joins_is_offered_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    told: list[Advertisement] = []
+
+    async def publish(offer: Advertisement) -> Published:
+        told.append(offer)
+        return Published(keys=1, stored=1)
+
+    async def put(*_: object) -> Published:
+        return Published(keys=1, stored=1)
+
+    facts = [replace(FACTS, slots=0, idle=0, pythons=())]
+    directory = SimpleNamespace(publish=publish, put=put)
+    ground = SimpleNamespace(directory=directory, name="", endpoints=tuple, relays=(), identity=Identity(b"u" * 32))
+    own = Advertising(cast(Any, ground), cast(Any, None), lambda: facts[0], True, policy=Policy(max_slots=4))
+    parts: Any = dict.fromkeys(("finding", "asking", "outreach", "door", "relays", "tracker", "machines"))
+    network = NetworkService(ground=cast(Any, ground), advertising=own, **parts)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(own.run)
+        await trio.sleep(0.5)
+        assert own.standing.code == "lending-no-slots" and not told
+        facts[0] = FACTS
+        began = trio.current_time()
+        network.poke("job", "j")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not told  # a job's progress is no reason to look
+        network.poke("worker", "w-1")
+        await trio.testing.wait_all_tasks_blocked()
+        assert [offer.slots for offer in told] == [4] and trio.current_time() == began
+        nursery.cancel_scope.cancel()
 
 
 def test_a_night_runs_past_midnight_and_past_the_week() -> None:

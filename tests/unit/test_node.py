@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -12,8 +15,9 @@ import trio
 from company import node
 from company.chief.addresses import Addresses
 from company.errors import ConfigurationError
+from company.home_lock import HomeLock
 from company.listening import check_exposure, is_loopback, load_certificate, page_urls
-from company.own_worker import command_of
+from company.own_worker import Memory, begun_early, command_of, keep_own_worker
 from company.paths import Home
 from company.wheelhouse import installer, open_wheelhouse
 from company.wheels import Wheels
@@ -21,6 +25,8 @@ from p2p.base.clock import UnixTime
 from p2p.base.errors import InvariantBroken, Unavailable
 from p2p.net.rpc import _open_listeners
 from p2p.net.tls import browser_certificate
+
+NO_MEMORY = Memory(tuple, lambda addresses: None)
 
 
 # ---- listening
@@ -124,6 +130,54 @@ def test_an_own_worker_never_gets_its_token_by_the_command_line(tmp_path: Path) 
     assert command[-2:] == ["--token-file", "-"]
     assert "--sandbox" not in command
     assert command_of(Home(tmp_path), 3, {"sandbox": "none"})[-1] == "--i-understand"
+
+
+async def test_the_own_workers_process_begins_before_there_is_a_token_and_gets_it_on_its_input(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    told: list[int | None] = []
+    command = [sys.executable, "-c", "import sys; sys.exit(7 if sys.stdin.readline() == 'cmpw1.secret\\n' else 8)"]
+    with begun_early(home, command) as begun:
+        assert begun is not None and begun.poll() is None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_own_worker, home, command, "cmpw1.secret", ("127.0.0.1:1",), NO_MEMORY, told.append, begun)
+            with trio.fail_after(60):
+                assert await trio.to_thread.run_sync(begun.wait, abandon_on_cancel=True) == 7
+            nursery.cancel_scope.cancel()
+
+
+def test_a_worker_whose_chief_did_not_start_is_ended_and_one_of_before_is_left_alone(tmp_path: Path) -> None:
+    home, command = Home(tmp_path), [sys.executable, "-c", "import time; time.sleep(600)"]
+    ended = None
+    with contextlib.suppress(Unavailable), begun_early(home, command) as begun:
+        ended = begun
+        raise Unavailable("port-taken", "the chief's port is taken")
+    assert ended is not None and ended.poll() is not None
+    with begun_early(home, None) as begun:
+        assert begun is None
+    with HomeLock.take(home.worker("local").create().root, "worker"), begun_early(home, command) as begun:
+        assert begun is None
+
+
+def test_a_chief_begins_its_worker_before_anything_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def in_place_of_the_chief(main: object, home: Home, options: object, worker: list[str] | None, begun: Any) -> None:
+        seen.append((worker, begun, begun is not None and begun.poll() is None))
+
+    monkeypatch.setattr(node, "run_to_end", in_place_of_the_chief)
+    node.run_chief({"home": str(tmp_path), "workers": 2})
+    node.run_chief({"home": str(tmp_path), "workers": 0})
+    (worker, begun, was_alive), none = seen
+    assert worker[-4:] == ["--slots", "2", "--token-file", "-"] and was_alive and begun.poll() is not None
+    assert none == (None, None, False)
+
+
+def test_a_token_is_one_line_of_what_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [b"cmpw1.", b"sec", b"ret\nmore"]
+    monkeypatch.setattr("company.node.os.read", lambda fd, most: parts.pop(0))
+    assert node.read_line() == "cmpw1.secret"
+    parts[:] = [b"cut", b""]
+    assert node.read_line() == "cut"
 
 
 # ---- addresses in tokens, wheels

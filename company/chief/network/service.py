@@ -64,6 +64,11 @@ class NetworkService:
             with trio.move_on_after(2.0, shield=True):
                 await self.advertising.withdraw_all()
 
+    def poke(self, kind: str, _: str) -> None:
+        """Something of the chief changed (a listener of its feed): what is lent may be more or less now."""
+        if kind in ("worker", "contract"):
+            self.advertising.wake()
+
     async def _tend(self) -> None:
         """Hand on between the parts what one knows and another needs."""
         while True:
