@@ -44,15 +44,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quick", action="store_true", help="little of everything: shows that it works, measures nothing")
-    parser.add_argument("--only", action="append", choices=tuple(BOUND_S), help="only this section; may be repeated")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"only these: {', '.join(BOUND_S)}; all without")
+    parser.add_argument("--only", action="append", default=[], choices=tuple(BOUND_S), help="the same as an option; may be repeated")
     parser.add_argument("--section", choices=tuple(BOUND_S), help=argparse.SUPPRESS)  # what the processes of the sections are told
     wanted = parser.parse_args()
+    if unknown := sorted({*wanted.sections} - {*BOUND_S}):
+        parser.error(f"there is no section {unknown[0]!r}; there are {', '.join(BOUND_S)}")
     if wanted.section:
         with stopping_on_signals():
             rows, missing = measure(wanted.section, quick=wanted.quick)
         print(json.dumps({"rows": [row.as_fields() for row in rows], "missing": missing}))
         return 0
-    rows, missing = run_sections(wanted.only or list(BOUND_S), quick=wanted.quick)
+    asked = {*wanted.sections, *wanted.only} or {*BOUND_S}
+    rows, missing = run_sections([name for name in BOUND_S if name in asked], quick=wanted.quick)
     if wanted.json:
         facts = {
             "schema": "company.bench/2", "version": __version__, "python": platform.python_version(), "machine": platform.platform(),

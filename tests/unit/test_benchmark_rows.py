@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
-from benchmarks.__main__ import run_bounded, run_sections
+from benchmarks import __main__ as program
+from benchmarks.__main__ import BOUND_S, run_bounded, run_sections
 from benchmarks.dht import dht_rows
 from benchmarks.rows import Row, number, table
 from benchmarks.work import PACKAGES, blocks, burn, calibrate
@@ -41,6 +43,34 @@ def test_the_table_names_what_is_counted_the_others_and_who_is_missing() -> None
     assert "ours is 0.5 ×" in text
     assert "not here: ray (not installed)" in text
     assert json.loads(json.dumps(made.as_dict()))["against"] == {"joblib": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("dht",), ["dht"]),  # as the issue writes it
+        (("--only", "dht"), ["dht"]),
+        (("waits", "start", "--only", "dht"), ["start", "waits", "dht"]),
+        ((), list(BOUND_S)),
+    ],
+)
+def test_sections_are_named_as_words_or_by_option(arguments: tuple[str, ...], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+
+    def note(names: list[str], *, quick: bool) -> tuple[list[Row], dict[str, str]]:
+        ran.append(names)
+        return [], {}
+
+    monkeypatch.setattr(program, "run_sections", note)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    assert program.main() == 0 and ran == [expected]
+
+
+def test_a_section_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "dth"])
+    with pytest.raises(SystemExit):
+        program.main()
+    assert "no section 'dth'" in capsys.readouterr().err
 
 
 def test_numbers_are_short() -> None:
