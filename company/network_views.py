@@ -201,7 +201,7 @@ class BootstrapView(msgspec.Struct, kw_only=True):
     """One node that is asked for the network at every start."""
 
     address: str
-    source: Literal["option", "added"]
+    source: Literal["option", "added", "given"]  # given: in the question alone, kept nowhere
     answered: bool | None = None  # nil: not tested
     round_trip_s: float | None = None
     text: str = ""

@@ -30,7 +30,7 @@ def search(session: Session, slots: int, memory: int | None, python: str | None,
         return
     say(offer_table(view["offers"]))
     say(f"{view['found']} found for {view['capability']}, {view['asked']} asked, in {view['took_s']:.1f} s")
-    for spread in view["spreads"]:
+    for spread in [x for x in view["spreads"] if x["count"] > 1]:
         dropped = f", {spread['dropped']} outliers left out" if spread["dropped"] else ""
         say(f"  {spread['quantity']:<13} mean {spread['mean']:.3g}, spread {spread['spread']:.3g} of {spread['count']}{dropped}")
     for line in reason_lines(view.get("reason"), ""):

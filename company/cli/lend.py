@@ -81,7 +81,7 @@ def _show(session: Session, view: dict[str, Any]) -> None:
         return
     say(("Preview: " if view["preview"] else "") + safe(view["text"]))
     if view["max_workers"]:
-        terms = [f"at most {view['max_workers']} slots", f"until {ago(view['until'], time.time())}" if view["until"] else "until stopped"]
+        terms = [f"at most {view['max_workers']} slots", f"ends {ago(view['until'], time.time())}" if view["until"] else "until stopped"]
         terms += [view["schedule"]] if view["schedule"] else []
         terms += [f"trust at least {view['min_trust']:g}"] if view["min_trust"] else []
         terms += [f"only to {', '.join(view['only_to'])}"] if view["only_to"] else []

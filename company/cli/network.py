@@ -29,7 +29,9 @@ def status(session: Session) -> None:
         return
     rows = [("state", view["state"]), ("company", view["company"])]
     if view["state"] != "off":
-        known = f"{view['peers']} nodes, {view['companies']} companies; the network has about {view['estimated_size']:.0f} nodes"
+        known = f"{counted(view['peers'], 'node', 'nodes')}, {counted(view['companies'], 'company', 'companies')}"
+        if view["peers"]:
+            known += f"; the network has about {counted(round(view['estimated_size']), 'node', 'nodes')}"
         rows += [("address", f"{view['address']} (UDP)"), ("seen as", view["seen_as"] or "-"), ("known", known)]
         clock = "not compared yet" if view["skew_s"] is None else f"{view['skew_s']:+.0f} s (others minus this one)"
         rows += [("clock", clock), ("offers", ", ".join(view["published"]) or "none published")]
@@ -42,7 +44,7 @@ def status(session: Session) -> None:
     for line in reason_lines(view.get("reason"), ""):
         say(line)
     for port in view["ports"]:
-        said = f" ({port['witnesses']} companies tried)" if port["witnesses"] else ""
+        said = f" ({counted(port['witnesses'], 'company', 'companies')} tried)" if port["witnesses"] else ""
         say(f"{port['port']:<5} {safe(port['address'] or '-'):<24} {port['verdict']}{said}  {safe(port['consequence'])}")
         if port["fix"]:
             say(f"      → {safe(port['fix'])}")
@@ -170,6 +172,11 @@ def offer_table(items: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     headers = ("COMPANY", "NAME", "SLOTS", "IDLE", "MEM/SLOT", "PYTHON", "SPEED", "PRICE", "TRUST", "AWAY", "SCORE", "SAYS", "WHEN")
     return table(headers, rows)
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number with its noun."""
+    return f"{number} {one if number == 1 else many}"
 
 
 def _ms(seconds: float | None) -> str:

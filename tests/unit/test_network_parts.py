@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
 from company import network_views as nv
 from company.chief.facade import NotFound
 from company.chief.network.building import is_private_network
 from company.chief.network.contact import Contact
+from company.chief.network.dialling import PeerDialler
 from company.chief.network.findings import network_findings
 from company.chief.network.known import MAX_COMPANIES, Known
 from company.chief.network.questions import Question, open_answer_untrusted, open_question_untrusted, sign_answer, sign_question
 from company.chief.network.trackers import check_tracker_url
+from company.chief.network.words import state_reason
 from company.cli.lend import until_of
 from p2p.base.clock import UnixTime
-from p2p.base.errors import MalformedMessage, UsageError
-from p2p.base.keys import Identity
+from p2p.base.errors import MalformedMessage, Unavailable, UsageError
+from p2p.base.keys import Identity, company_id_text
+from p2p.dht.reachability import Report
 from p2p.dht.solicit import Answer
 
 NET, NOW = b"n" * 16, UnixTime(1_700_000_000)
@@ -79,12 +85,32 @@ def test_unknown_and_ambiguous_names_are_said() -> None:
         (("10.0.0.5", "127.0.0.1"), (), True),  # a first node on a LAN
         (("10.0.0.5",), ("10.0.0.9", "localhost"), True),
         (("10.0.0.5",), ("dht.example",), False),  # a name may lead anywhere
+        (("10.0.0.5",), ("nas", "lab.local", "grid.home.arpa.", "LAB.Internal"), True),  # these lead nowhere but here
+        (("10.0.0.5",), ("nas", "local.example"), False),
         (("10.0.0.5",), ("8.8.8.8",), False),
         (("8.8.4.4", "127.0.0.1"), (), False),  # a public node is asked by strangers
     ],
 )
 def test_private_addresses_are_dialled_only_in_private_networks(hosts: tuple[str, ...], named: tuple[str, ...], expected: bool) -> None:
     assert is_private_network(hosts, named) is expected
+
+
+async def test_who_knows_private_addresses_only_and_may_not_dial_them_is_told_what_to_do() -> None:
+    known = Known(A.public)
+    known.heard(Contact(key=B.public, endpoints=(("192.168.1.9", 8468), ("fd00::9", 8468))), "contact", 0.0)
+    ground = SimpleNamespace(
+        known=known, allow_private=False, report=Report(), relays=(), directory=SimpleNamespace(status=lambda: SimpleNamespace(peers=()))
+    )
+    reason = state_reason(cast(Any, ground))
+    assert reason is not None and reason.code == "only-private" and reason.actions[0]["cli"] == "company start --allow-private"
+    with pytest.raises(Unavailable) as refused:
+        await PeerDialler(A, allow_private=False).open(known.find(company_id_text(B.public)).contact)
+    assert "private addresses only" in refused.value.text and "--allow-private" in str(refused.value.hint)
+    ground.allow_private = True
+    assert (reason := state_reason(cast(Any, ground))) is not None and reason.code == "reachability-unknown"
+    ground.allow_private = False
+    known.heard(Contact(key=C.public, endpoints=(("8.8.8.8", 8468),)), "contact", 0.0)
+    assert (reason := state_reason(cast(Any, ground))) is not None and reason.code == "reachability-unknown"
 
 
 def test_the_doctor_says_which_port_is_closed_and_how_far_the_clock_is_off() -> None:

@@ -194,7 +194,7 @@ class Asking:
                 actions=[{"label": "say where one is", "cli": "company network bootstrap add HOST:PORT", "href": "/network"}],
             )  # fmt: skip
         return ReasonView(
-            code="no-offers", text="No company lends this now.",
+            code="no-offers", text="No other company lends this now.",
             actions=[{"label": "see all offers", "cli": "company network offers", "href": "/network"}],
         )  # fmt: skip
 

@@ -33,6 +33,8 @@ from p2p.net.clock import read_unix
 from p2p.net.rpc import RpcLimits, RpcServer
 
 PARTIES_KEPT = 4096
+# never in the public DNS: RFC 6762, RFC 8375, RFC 6761, and what ICANN has set aside for private use
+LOCAL_NAMES = (".local", ".home.arpa", ".localhost", ".internal", ".lan", ".localdomain")
 BY_RELAY = RpcLimits(connections=64, per_address=32)
 Workers = Callable[[], list[views.WorkerView]]
 
@@ -99,10 +101,12 @@ def _here(workers: list[views.WorkerView]) -> list[views.WorkerView]:
 def is_private_network(hosts: tuple[str, ...], named: tuple[str, ...]) -> bool:
     """Whether private addresses may be dialled although nobody said so: this machine has no public one, and neither has what was named.
 
-    ``hosts``: this machine's addresses; ``named``: hosts of bootstrap nodes and trackers; a name counts as public.
+    ``hosts``: this machine's addresses; ``named``: hosts of bootstrap nodes and trackers. A name that public DNS may hold counts as public.
     """
-    return all(is_only_here(host) for host in hosts) and all(_is_private_literal(host) for host in named)
+    return all(is_only_here(host) for host in hosts) and all(_is_private_name(host) for host in named)
 
 
-def _is_private_literal(host: str) -> bool:
-    return host == "localhost" or ((host.replace(".", "").isdigit() or ":" in host) and is_only_here(host))
+def _is_private_name(host: str) -> bool:
+    if host.replace(".", "").isdigit() or ":" in host:
+        return is_only_here(host)
+    return "." not in host.rstrip(".") or host.rstrip(".").lower().endswith(LOCAL_NAMES)

@@ -17,7 +17,7 @@ from company.chief.network.contact import Contact
 from company.messages import MESSAGES, Refused
 from p2p.base.errors import MalformedMessage, PeerError, Unavailable
 from p2p.base.keys import Identity, company_id_text
-from p2p.dht.addressing import is_dialable
+from p2p.dht.addressing import is_dialable, is_private
 from p2p.dht.advertisement import Relay
 from p2p.net.addresses import join_address
 from p2p.net.channel import Channel
@@ -29,6 +29,7 @@ REGISTRY = MESSAGES | pm.PEER_MESSAGES
 CALLING = {code: cls for code, cls in REGISTRY.items() if cls is not Refused}  # so that a refusal is raised with its code
 DIRECT_S = 4.0  # then the next way is tried
 RELAYED_S = 12.0
+ALLOW_PRIVATE = "if it is on a network of your own: company start --allow-private"
 
 
 @dataclass(slots=True)
@@ -53,11 +54,12 @@ class PeerDialler:
                     return await way()
                 except (Unavailable, PeerError) as error:
                     errors.append(error.text)
+        said, hint = "it names no address that may be dialled", "company network status says whether this chief itself can reach others"
+        if not ways and names_only_private(contact):
+            said, hint = "it names private addresses only, which this chief does not dial", ALLOW_PRIVATE
         raise Unavailable(
-            "company-unreachable",
-            f"cannot reach {company_id_text(contact.key)}: {'; '.join(errors)[:500] or 'it names no address that may be dialled'}",
-            hint="company network status says whether this chief itself can reach others",
-        )
+            "company-unreachable", f"cannot reach {company_id_text(contact.key)}: {'; '.join(errors)[:500] or said}", hint=hint
+        )  # fmt: skip
 
     async def _direct(self, key: bytes, host: str, port: int, purpose: str) -> Channel:
         return await dial(
@@ -77,6 +79,11 @@ class PeerDialler:
             label = f"{company_id_text(key)} by {join_address(relay.host, relay.port)}"
             return await dial(label, identity=self.identity, expected_key=key, purpose=purpose, registry=CALLING, through=stream)
         raise Unavailable("company-unreachable", f"the relay {relay.host} brought no connection within {RELAYED_S:g} s")
+
+
+def names_only_private(contact: Contact) -> bool:
+    """Whether there are addresses, and all of them mean something on their own network alone."""
+    return bool(contact.endpoints) and all(is_dialable(e, allow_private=True) and is_private(e[0]) for e in contact.endpoints)
 
 
 async def splice_in(channel: Channel, first: pm.RelayTo | pm.RelayTake) -> ByteStream:

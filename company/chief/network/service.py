@@ -145,7 +145,7 @@ class NetworkService:
         try:
             channel = await self.asking.dialler.open(found.contact)
         except ParallelError as error:
-            return nv.PingView(company=found.id, answered=False, text=error.text)
+            return nv.PingView(company=found.id, answered=False, text=error.text + (f"; {error.hint}" if error.hint else ""))
         took_s = trio.current_time() - began
         await channel.aclose()
         self.ground.known.measured(found.contact.key, took_s)
@@ -167,7 +167,7 @@ class NetworkService:
 
     async def test_bootstraps(self, address: str | None) -> list[nv.BootstrapView]:
         """Whether they answer by UDP."""
-        views = [nv.BootstrapView(address=address, source="added")] if address is not None else self.bootstraps()
+        views = [nv.BootstrapView(address=address, source="given")] if address is not None else self.bootstraps()
 
         async def test(view: nv.BootstrapView) -> None:
             view.round_trip_s, view.text = await self.finding.test(view.address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from company import network_views as nv
+from company.chief.network.dialling import names_only_private
 from company.chief.network.ground import Ground
 from company.views import ReasonView
 from p2p.dht.reachability import Port, State
@@ -57,6 +58,11 @@ def state_reason(ground: Ground) -> ReasonView | None:
     state = state_of(ground)
     if state == "public":
         return None
+    known = [company.contact for company in ground.known if company.contact.endpoints]
+    if state in ("unknown", "offline") and known and not ground.allow_private and all(map(names_only_private, known)):
+        text = "The companies heard of name private addresses only, which this chief does not dial: its network is taken for a public one."
+        actions = [{"label": "if they are on a network of your own", "cli": "company start --allow-private"}]
+        return ReasonView(code="only-private", text=text, facts={"companies": len(known)}, actions=actions)
     if state == "unknown":
         return ReasonView(code="reachability-unknown", text="No other company has been asked yet whether it can reach this one.")
     if state == "offline":
