@@ -16,7 +16,7 @@ def borrow() -> None:
 
 
 @borrow.command()
-@click.option("--slots", type=click.IntRange(1), default=1, help="At least so many.")
+@click.option("--slots", type=click.IntRange(1), default=1, metavar="N", help="At least so many.")
 @click.option("--memory", type=SIZE, metavar="SIZE", help="At least so much for each slot.")
 @click.option("--python", metavar="X.Y", help="With this Python (else the chief's).")
 @click.option("--arch", metavar="NAME", help="Machines of this kind (else the chief's), such as x86_64 or aarch64.")

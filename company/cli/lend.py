@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from company.cli.framework import DURATION, LazyGroup, Session, pass_session
-from company.cli.output import ago, print_json, safe, say
+from company.cli.output import ago, counted, print_json, safe, say
 from company.config import parse_duration_s
 from p2p.base.errors import UsageError
 
@@ -17,10 +17,12 @@ from p2p.base.errors import UsageError
 @click.group(cls=LazyGroup, invoke_without_command=True)
 @click.option("--max-workers", type=click.IntRange(1), metavar="N", help="At most so many slots at a time.")
 @click.option("--until", metavar="TIME", help="Ends then: 2h, or 2026-12-24T18:00 on this machine's clock.")
-@click.option("--schedule", default="", metavar="WHEN", help='Only then: "18:00-08:00", "mon-fri 18:00-08:00, sat-sun".')
+@click.option(
+    "--schedule", default="", show_default=False, metavar="WHEN", help='Only then: "18:00-08:00", "mon-fri 18:00-08:00, sat-sun".'
+)
 @click.option("--min-trust", type=click.FloatRange(0, 1), default=0.0, metavar="0..1", help="Only to companies trusted at least so much.")
 @click.option("--to", "only_to", multiple=True, metavar="COMPANY", help="Only to these companies, by id.")
-@click.option("--price", type=click.FloatRange(0), default=0.0, help="Favours asked per unit given; 0 asks nothing.")
+@click.option("--price", type=click.FloatRange(0), default=0.0, metavar="FAVOURS", help="Asked per unit given; 0 asks nothing.")
 @click.option("--max-frame", type=DURATION, metavar="TIME", help="Longest contract, such as 2h.")
 @click.option(
     "--auto-accept",
@@ -81,7 +83,10 @@ def _show(session: Session, view: dict[str, Any]) -> None:
         return
     say(("Preview: " if view["preview"] else "") + safe(view["text"]))
     if view["max_workers"]:
-        terms = [f"at most {view['max_workers']} slots", f"ends {ago(view['until'], time.time())}" if view["until"] else "until stopped"]
+        terms = [
+            f"at most {counted(view['max_workers'], 'slot', 'slots')}",
+            f"ends {ago(view['until'], time.time())}" if view["until"] else "until stopped",
+        ]
         terms += [view["schedule"]] if view["schedule"] else []
         terms += [f"trust at least {view['min_trust']:g}"] if view["min_trust"] else []
         terms += [f"only to {', '.join(view['only_to'])}"] if view["only_to"] else []
@@ -94,8 +99,8 @@ def _show(session: Session, view: dict[str, Any]) -> None:
         say(f"  signing   {asked.get(view['auto_accept'], trusted)}")
         say(f"  never     a guest can never reach {'; '.join(view['never'])}")
     if view["promised"]:
-        say(f"  promised  {view['promised']} slots under contracts")
+        say(f"  promised  {counted(view['promised'], 'slot', 'slots')} under contracts")
     for capability in view["capabilities"]:
-        say(f"  offered   {safe(capability)}: {view['slots']} idle slots")
+        say(f"  offered   {safe(capability)}: {counted(view['slots'], 'idle slot', 'idle slots')}")
     if view["published"]:
-        say(f"  kept by   {view['stored_on']} nodes of the network")
+        say(f"  kept by   {counted(view['stored_on'], 'node', 'nodes')} of the network")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from company.cli.framework import LazyGroup, Parsed, Session, pass_session
-from company.cli.output import print_json, reason_lines, safe, say, size, state_word, table
+from company.cli.output import counted, print_json, reason_lines, safe, say, size, state_word, table
 from company.cli.start import parse_listen
 from company.config import format_duration
 
@@ -172,11 +172,6 @@ def offer_table(items: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     headers = ("COMPANY", "NAME", "SLOTS", "IDLE", "MEM/SLOT", "PYTHON", "SPEED", "PRICE", "TRUST", "AWAY", "SCORE", "SAYS", "WHEN")
     return table(headers, rows)
-
-
-def counted(number: int, one: str, many: str) -> str:
-    """A number with its noun."""
-    return f"{number} {one if number == 1 else many}"
 
 
 def _ms(seconds: float | None) -> str:

@@ -90,6 +90,11 @@ def ago(then: float | None, now: float) -> str:
     return f"{short} ago" if distance > 0 else f"in {short}"
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number with its noun."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def size(size_bytes: Any) -> str:
     """A size, or a dash."""
     return format_size(size_bytes) if isinstance(size_bytes, (int, float)) else "-"

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import trio
+import trio.testing
 
 from company import network_views as nv
 from company.chief.facade import NotFound
+from company.chief.network import finding
 from company.chief.network.building import is_private_network
 from company.chief.network.contact import Contact
 from company.chief.network.dialling import PeerDialler
 from company.chief.network.findings import network_findings
 from company.chief.network.known import MAX_COMPANIES, Known
 from company.chief.network.questions import Question, open_answer_untrusted, open_question_untrusted, sign_answer, sign_question
-from company.chief.network.trackers import check_tracker_url
+from company.chief.network.trackers import TrackerState, check_tracker_url
 from company.chief.network.words import state_reason
 from company.cli.lend import until_of
 from p2p.base.clock import UnixTime
 from p2p.base.errors import MalformedMessage, Unavailable, UsageError
 from p2p.base.keys import Identity, company_id_text
+from p2p.dht.advertisement import Advertisement
 from p2p.dht.reachability import Report
 from p2p.dht.solicit import Answer
+from p2p.dht.tracker import make_announcement, open_announcement_untrusted
 
 NET, NOW = b"n" * 16, UnixTime(1_700_000_000)
 A, B, C = (Identity(letter * 32) for letter in (b"a", b"b", b"c"))
@@ -111,6 +118,41 @@ async def test_who_knows_private_addresses_only_and_may_not_dial_them_is_told_wh
     ground.allow_private = False
     known.heard(Contact(key=C.public, endpoints=(("8.8.8.8", 8468),)), "contact", 0.0)
     assert (reason := state_reason(cast(Any, ground))) is not None and reason.code == "reachability-unknown"
+
+
+async def test_a_tracker_hears_of_a_new_offer_soon_and_is_asked_seldom_otherwise(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    asked: list[tuple[float, int]] = []
+
+    async def ask(http: object, state: TrackerState, announcement: bytes, *_: object) -> None:
+        asked.append((round(trio.current_time() - began), len(open_announcement_untrusted(announcement, NET).offers)))
+        state.ok, state.entries = True, (entry,)
+
+    @asynccontextmanager
+    async def no_client(**_: object) -> AsyncIterator[None]:
+        yield None
+
+    monkeypatch.setattr(finding, "ask_tracker", ask)
+    monkeypatch.setattr(finding, "open_http_client", no_client)
+    other = make_announcement(B, NET, dht=(), rpc=(("192.0.2.1", 1),), sequence=1, expires=UnixTime(NOW + 60))
+    entry = open_announcement_untrusted(other, NET)
+    ground = SimpleNamespace(
+        identity=A, network_id=NET, known=Known(A.public), unix_time=lambda: NOW, dht_endpoints=tuple, endpoints=tuple
+    )  # fmt: skip
+    found = finding.Finding(cast(Any, ground), cast(Any, None), (), [TrackerState("http://t.example")])
+    offer = Advertisement(capability="spare/v1/x86_64/py3.11/bubblewrap", endpoints=(("192.0.2.9", 1),), slots=4)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(found.track)
+        await trio.sleep(100)
+        found.offer((offer,))
+        found.offer((offer,))
+        await trio.sleep(1)
+        found.offer(())  # within the gap: told at its end
+        await trio.sleep(200)
+        nursery.cancel_scope.cancel()
+    assert asked == [(0, 0), (100, 1), (103, 0)]
 
 
 def test_the_doctor_says_which_port_is_closed_and_how_far_the_clock_is_off() -> None:

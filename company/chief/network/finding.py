@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Never
 
@@ -27,6 +28,7 @@ BOOTSTRAP = "network-bootstrap"  # the row of `meta`
 MAX_BOOTSTRAP = 32
 ALONE_S, TOGETHER_S = 3.0, 120.0  # between two attempts to join
 TRACKER_ALONE_S, TRACKER_S = 15.0, 300.0
+TRACKER_GAP_S = 3.0  # between two announcements, whatever there is to say
 LEARN_S = 2.0
 LEARN_AT_A_TIME = 8
 ENOUGH_COMPANIES = 64  # whose contacts are asked for without a need
@@ -46,6 +48,7 @@ class Finding:
     added: list[str] = field(default_factory=list)
     _tried: dict[bytes, float] = field(default_factory=dict)  # node id -> when its contact was asked for
     _wake: trio.Event = field(default_factory=trio.Event)
+    _has_news: trio.Event = field(default_factory=trio.Event)  # for trackers
 
     async def load(self) -> None:
         """Nodes that were added with `network bootstrap add`."""
@@ -80,7 +83,8 @@ class Finding:
         """Ask bootstrap nodes and what trackers know, often while alone."""
         while True:
             addresses = [a for text in dict.fromkeys((*self.options, *self.added)) for a in await resolve(text)]
-            addresses += [place for tracker in self.trackers for entry in tracker.entries for place in entry.dht]
+            own = self.ground.identity.public
+            addresses += [place for tracker in self.trackers for entry in tracker.entries if entry.owner != own for place in entry.dht]
             known = await self.ground.directory.join(addresses)
             self._wake = trio.Event()
             with trio.move_on_after(TOGETHER_S if known else ALONE_S):
@@ -111,9 +115,18 @@ class Finding:
                     for entry in state.entries:
                         self.ground.known.heard(Contact(key=entry.owner, endpoints=entry.rpc), "tracker", trio.current_time())
                 self._wake.set()
-                await trio.sleep(TRACKER_S if len(self.ground.known) else TRACKER_ALONE_S)
+                self._has_news = trio.Event()
+                await trio.sleep(TRACKER_GAP_S)
+                with trio.move_on_after(TRACKER_S if len(self.ground.known) else TRACKER_ALONE_S):
+                    await self._has_news.wait()
         await trio.sleep_forever()
         raise AssertionError("unreachable")
+
+    def offer(self, advertisements: Sequence[Advertisement]) -> None:
+        """What is lent now, or no more: trackers hear of it soon, not at their next turn."""
+        if self.offered != list(advertisements):
+            self.offered[:] = advertisements
+            self._has_news.set()
 
     def _announcement(self) -> bytes:
         now = self.ground.unix_time()

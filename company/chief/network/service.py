@@ -72,7 +72,7 @@ class NetworkService:
     async def _tend(self) -> None:
         """Hand on between the parts what one knows and another needs."""
         while True:
-            self.finding.offered[:] = self.advertising.published[:4]
+            self.finding.offer(self.advertising.published[:4])
             closed = self.ground.report.ports.get("udp", ("unknown", 0))[0] == "closed"
             set_read_only = getattr(self.ground.directory, "set_read_only", None)
             if set_read_only is not None:
