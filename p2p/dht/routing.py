@@ -22,6 +22,7 @@ from p2p.dht.directory import Address
 from p2p.dht.parameters import Parameters
 
 ID_BITS = 8 * NODE_ID_BYTES
+MAX_UNREACHED = 1024  # nodes remembered that said that nobody reaches them
 
 
 class Estimate:
@@ -49,7 +50,7 @@ class Estimate:
 class Contact:
     """One node that has answered us."""
 
-    __slots__ = ("address", "answered_at", "failures", "group", "id", "packed", "retry_at", "row", "rtt", "since", "token", "token_at")
+    __slots__ = ("address", "answered_at", "failures", "group", "id", "packed", "retry_at", "row", "rtt", "since")
 
     def __init__(self, id_: int, address: Address, group: bytes, now: float) -> None:
         self.id = id_
@@ -62,8 +63,6 @@ class Contact:
         self.failures = 0
         self.retry_at = 0.0
         self.rtt = Estimate()
-        self.token = b""
-        self.token_at = 0.0
 
     @property
     def node_id(self) -> bytes:
@@ -81,6 +80,7 @@ class Table:
         self._buckets: dict[int, dict[int, Contact]] = {}  # shared bits → id → contact, the one longest unheard first
         self._waiting: dict[int, dict[int, Contact]] = {}  # replacement caches
         self._groups: Counter[bytes] = Counter()
+        self._unreached: dict[int, float] = {}  # id → until when it gets no place
         self._looked_at: dict[int, float] = {}  # bucket → when something in it was last looked up
 
     def __len__(self) -> int:
@@ -132,7 +132,7 @@ class Table:
 
     def answered(self, id_: int, address: Address, now: float) -> Contact | None:
         """A node answered a request of ours at this address: keep it, or let it wait; None where it gets neither."""
-        if id_ == self.own_id:
+        if id_ == self.own_id or self._unreached.get(id_, now) > now:
             return None
         contact = self._contacts.get(id_)
         bits = self.shared_bits(id_)
@@ -187,6 +187,21 @@ class Table:
         contact.retry_at = now + self._p.back_off_s * 2 ** (contact.failures - 1)
         if contact.failures >= self._p.drop_after_failures or self._waiting.get(self.shared_bits(id_)):
             self._remove(contact)
+
+    def forget(self, id_: int, now: float) -> None:
+        """This node says itself that nobody reaches it: it has no place here for a while, whatever it still answers."""
+        self._unreached.pop(id_, None)
+        self._unreached[id_] = now + self._p.refresh_s
+        if len(self._unreached) > MAX_UNREACHED:
+            del self._unreached[next(iter(self._unreached))]
+        self._waiting.get(self.shared_bits(id_), {}).pop(id_, None)
+        contact = self._contacts.get(id_)
+        if contact is not None:
+            self._remove(contact)
+
+    def is_reached(self, id_: int) -> None:
+        """It no longer says so."""
+        self._unreached.pop(id_, None)
 
     def _remove(self, contact: Contact, *, promote: bool = True) -> None:
         bits = self.shared_bits(contact.id)

@@ -48,6 +48,37 @@ def test_the_nearest_are_exactly_the_nearest() -> None:
         assert [c.id for c in table.nearest(target, 20)] == sorted((c.id for c in table), key=lambda i: i ^ target)[:20]
 
 
+def test_who_cannot_be_reached_leaves_the_tables_of_others() -> None:
+    network = VirtualNetwork(1)
+    asker, *others = network.add(12)
+    network.fill_tables()
+    assert all(node.core.table.get(asker.core.id) for node in others)
+    asker.core.is_read_only = True  # it was told that its port is closed
+    before = {node.address: node.core.served[pk.FIND_NODE] for node in others}
+    network.wait(asker, asker.agent.lookup(network.now, KEY))
+    asked = [node for node in others if node.core.served[pk.FIND_NODE] > before[node.address]]
+    assert len(asked) > 5 and not [node for node in asked if node.core.table.get(asker.core.id)]
+    for node in others:  # as those that it has not asked since, or that an old answer led to it
+        node.core.table.answered(asker.core.id, asker.address, network.now)
+        network.wait(node, node.agent.lookup(network.now, asker.core.node_id))
+    network.run(5.0)
+    assert not [node for node in others if node.core.table.get(asker.core.id)]
+    assert not [node for node in others if node.core.flying.failed]  # nobody had to wait for an answer that does not come
+    others[0].core.is_read_only = True  # two of them do not ping each other for ever
+    asker.core.ping(network.now, others[0].core.id, others[0].address)
+    asker.perform(asker.core.take_effects())
+    network.run(10.0)
+    before_s = network.datagrams
+    network.run(3.0)
+    assert network.datagrams - before_s < 20
+    asker.core.is_read_only = False  # its port was opened
+    network.wait(asker, asker.agent.lookup(network.now, KEY))
+    network.run(5.0)
+    assert [node for node in others if node.core.table.get(asker.core.id)]
+    for node in network.nodes:
+        node.core.validate()
+
+
 def test_a_live_contact_is_not_pushed_out_and_the_one_that_waits_follows_one_that_fails() -> None:
     table = Table(0, Parameters(k=2))
     top = 1 << 159
