@@ -1,5 +1,6 @@
-"""Make the pictures of the documentation from a real company with real jobs: ``python -m tools.pictures [FOLDER]`` (needs chromium).
+"""Make the pictures of the documentation from a real company with real jobs: ``python -m tools.pictures [FOLDER [network]]``.
 
+Needs chromium.
 Every run is a real one, so the numbers differ from run to run; what the pictures show is what a visitor sees, at a size that loads fast.
 """
 
@@ -12,12 +13,14 @@ from pathlib import Path
 from playwright.sync_api import Browser
 
 from tests.conftest import find_chromium
+from tests.support.companies import Companies
 from tests.support.company_processes import RunningCompany, until, write_package
 from tests.support.web_browser import Visitor, chromium_running
 
 ROOT = Path(__file__).parents[1]
 MAX_BYTES = 150_000
 SIZE = {"width": 1120, "height": 720}
+TALL = {"width": 1000, "height": 980}
 
 SURVEY = """
     from company import task
@@ -58,13 +61,37 @@ def take(browser: Browser, company: RunningCompany, job: str, folder: Path) -> N
     for name, path in (("job", f"/jobs/{job}"), ("home", "/"), ("workers", "/workers"), ("submit", "/jobs/new")):
         visitor.go(path)
         visitor.page.wait_for_load_state("networkidle")
-        to = folder / f"{name}.png"
-        visitor.page.screenshot(path=to)
-        size = to.stat().st_size
-        print(f"{to}  {size // 1000} kB")
-        if size > MAX_BYTES:
-            raise SystemExit(f"{to} has {size} bytes; at most {MAX_BYTES} are wanted in the repository")
+        shoot(visitor, folder / f"{name}.png")
     visitor.close()
+
+
+def shoot(visitor: Visitor, to: Path) -> None:
+    """What the visitor sees now."""
+    visitor.page.screenshot(path=to)
+    size = to.stat().st_size
+    print(f"{to}  {size // 1000} kB")
+    if size > MAX_BYTES:
+        raise SystemExit(f"{to} has {size} bytes; at most {MAX_BYTES} are wanted in the repository")
+
+
+def take_network(browser: Browser, root: Path, folder: Path) -> None:
+    """The page Network of one of four companies, all of which lend."""
+    names = ("Bio Lab", "Faculty of Physics", "Survey Office", "City Library")
+    with Companies(root) as companies:
+        for slots, name in enumerate(names, 1):
+            given = ("--bootstrap", companies.dht(names[0])) if slots > 1 else ()
+            companies.start(name, *given, workers=slots)
+            companies.client(name).network.lend(20, schedule="mon-fri 18:00-08:00, sat-sun" if slots == 2 else "")
+        own = companies.client(names[0]).network
+        until(lambda: own.status()["state"] == "public", "others dialled back", timeout_s=120)
+        until(lambda: {c["name"] for c in own.list("companies")["items"]} == {*names[1:]}, "all are known by name", timeout_s=120)
+        visitor = Visitor(browser, companies.of[names[0]], viewport=TALL)
+        visitor.log_in()
+        visitor.go("/network")
+        visitor.page.wait_for_selector("#offers table")
+        visitor.page.wait_for_load_state("networkidle")
+        shoot(visitor, folder / "network.png")
+        visitor.close()
 
 
 def main() -> int:
@@ -77,9 +104,11 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name, RunningCompany(Path(name)) as company, chromium_running(chromium) as browser:
         company.start_chief("--name", "Bio Lab")
-        job = fill(company, Path(name))
-        take(browser, company, job, folder)
-        company.client.job(job).cancel()
+        take_network(browser, Path(name) / "network", folder)
+        if sys.argv[2:] != ["network"]:
+            job = fill(company, Path(name))
+            take(browser, company, job, folder)
+            company.client.job(job).cancel()
     return 0
 
 

@@ -87,7 +87,7 @@ class NetworkService:
         return nv.NetworkView(
             state=state_of(g), reason=state_reason(g), company=company_id_text(g.identity.public), network=g.network_id.hex(),
             address=join_address(*d.address) if d.address is not None else None, seen_as=g.report.seen_as, allow_private=g.allow_private,
-            peers=len(d.peers), companies=len(g.known), estimated_size=d.network_size, records_held=d.records_held,
+            peers=len(d.peers), companies=len(g.known), estimated_size=max(d.network_size, 1.0 + len(d.peers)), records_held=d.records_held,
             published=list(d.published), skew_s=d.skew_s, equivocations=d.equivocations,
             ports=port_views(g, {"udp": join_address(*d.address) if d.address is not None else "", "rpc": g.addresses.rpc, "http": http}),
             buckets=[nv.BucketView(shared_bits=b.shared_bits, contacts=b.contacts, replacements=b.replacements) for b in d.buckets],
