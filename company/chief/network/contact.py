@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from p2p.dht.addressing import is_dialable, is_private
 from p2p.dht.advertisement import Relay
 
 
@@ -14,3 +15,8 @@ class Contact:
     key: bytes
     endpoints: tuple[tuple[str, int], ...] = ()
     relays: tuple[Relay, ...] = ()
+
+
+def names_only_private(contact: Contact) -> bool:
+    """Whether there are addresses, and all of them mean something on their own network alone."""
+    return bool(contact.endpoints) and all(is_dialable(e, allow_private=True) and is_private(e[0]) for e in contact.endpoints)

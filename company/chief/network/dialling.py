@@ -13,11 +13,11 @@ from functools import partial
 import trio
 
 from company import peer_messages as pm
-from company.chief.network.contact import Contact
+from company.chief.network.contact import Contact, names_only_private
 from company.messages import MESSAGES, Refused
 from p2p.base.errors import MalformedMessage, PeerError, Unavailable
 from p2p.base.keys import Identity, company_id_text
-from p2p.dht.addressing import is_dialable, is_private
+from p2p.dht.addressing import is_dialable
 from p2p.dht.advertisement import Relay
 from p2p.net.addresses import join_address
 from p2p.net.channel import Channel
@@ -79,11 +79,6 @@ class PeerDialler:
             label = f"{company_id_text(key)} by {join_address(relay.host, relay.port)}"
             return await dial(label, identity=self.identity, expected_key=key, purpose=purpose, registry=CALLING, through=stream)
         raise Unavailable("company-unreachable", f"the relay {relay.host} brought no connection within {RELAYED_S:g} s")
-
-
-def names_only_private(contact: Contact) -> bool:
-    """Whether there are addresses, and all of them mean something on their own network alone."""
-    return bool(contact.endpoints) and all(is_dialable(e, allow_private=True) and is_private(e[0]) for e in contact.endpoints)
 
 
 async def splice_in(channel: Channel, first: pm.RelayTo | pm.RelayTake) -> ByteStream:

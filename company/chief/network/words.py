@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from company import network_views as nv
-from company.chief.network.dialling import names_only_private
+from company.chief.network.contact import names_only_private
 from company.chief.network.ground import Ground
 from company.views import ReasonView
 from p2p.dht.reachability import Port, State
