@@ -2,6 +2,7 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p >/dev/null 2>&1 && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# editable_mode=compat: the folder stands on the path; the default is a finder, which every start of Python here would pay for
 # -qq: errors only; warnings about a machine's own package sources say nothing about this project
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
@@ -44,7 +45,7 @@ $(VENV)/.run: requirements/build.txt requirements/run.txt pyproject.toml | $(VEN
 	@echo "installing what is needed to run into $(VENV) (locked by hash) ..."
 	@$(PIP) install --require-hashes -r requirements/build.txt
 	@$(PIP) install --require-hashes --no-deps -r requirements/run.txt
-	@$(PIP) install --no-deps --no-build-isolation -e .
+	@$(PIP) install --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run requirements/test.txt

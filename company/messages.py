@@ -6,9 +6,9 @@ milliseconds or microseconds as the name says; ``job`` is the job's id as text; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
+from p2p.base.record import record
 from p2p.base.schema import U16, U32, U64, Digest, Key, Length, Line, Message, Range, Signature, Text, Word, registry
 from p2p.net.hello import PROTOCOL as PROTOCOL
 from p2p.net.hello import Challenge as Challenge
@@ -27,7 +27,7 @@ Blobs = Annotated[tuple[Blob, ...], Length(0, 256)]
 
 
 # ---- joining ----------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
+@record
 class Machine(Message, code=9):
     """What a worker's machine offers; part of Join and Resume."""
 
@@ -44,7 +44,7 @@ class Machine(Message, code=9):
     version: Word
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Join(Message, code=10):
     """Ask to become a worker; the machine follows in the same frame as item 0 (msgpack array of Machine)."""
 
@@ -53,7 +53,7 @@ class Join(Message, code=10):
     via: Annotated[str, Length(0, 100)] | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Joined(Message, code=11):
     """Join accepted; supervisor: the chief's company id."""
 
@@ -66,7 +66,7 @@ class Joined(Message, code=11):
 Held = tuple[U64, JobId, U64, Count, Word]  # token, job, first, count, "running" | "done" | "queued"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resume(Message, code=12):
     """A known worker is back; item 0: msgpack array of Machine. ``at``: its clock, Unix seconds; 0: not said."""
 
@@ -75,7 +75,7 @@ class Resume(Message, code=12):
     at: U64 = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resumed(Message, code=13):
     """Which of the held leases still count."""
 
@@ -85,7 +85,7 @@ class Resumed(Message, code=13):
     server_time: U64
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Guest(Message, code=14):
     """A worker that another company lends comes with its chief's ticket (`company.ticket`); item 0: msgpack array of Machine."""
 
@@ -97,7 +97,7 @@ class Guest(Message, code=14):
 
 
 # ---- jobs and packages --------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
+@record
 class JobIs(Message, code=20):
     """What a worker must know of a job before its first Run. Item 0: params (codec)."""
 
@@ -108,7 +108,7 @@ class JobIs(Message, code=20):
     requirements: Annotated[str, Length(0, 4096)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobOver(Message, code=21):
     """The job ended or was cancelled: kill what runs of it, forget it."""
 
@@ -116,14 +116,14 @@ class JobOver(Message, code=21):
     reason: Word
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NeedProcessor(Message, code=22):
     """Worker to chief: send me this processor."""
 
     processor: Digest
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProcessorIs(Message, code=23):
     """Item 0: the processor archive (zip, at most 16 MiB). The signature is over the envelope of the package manifest."""
 
@@ -135,7 +135,7 @@ class ProcessorIs(Message, code=23):
     signature: Signature
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobBlocked(Message, code=24):
     """Worker to chief: I cannot run this job (package refused, requirement missing …)."""
 
@@ -145,7 +145,7 @@ class JobBlocked(Message, code=24):
 
 
 # ---- the fragment path --------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
+@record
 class Run(Message, code=30):
     """Lock ``slot`` for one batch. Items: the fragments (codec); those in ``blobs`` are empty and fetched by BlobGet."""
 
@@ -158,7 +158,7 @@ class Run(Message, code=30):
     blobs: Blobs
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome(Message, code=31):
     """Results of part or all of a batch. Items: status u8[count], duration_us u32[count], logs, then ``count`` results.
 
@@ -178,7 +178,7 @@ class Outcome(Message, code=31):
     input_digest: Annotated[bytes, Length(0, 16)] = b""  # xxh3-128 over the sizes (u32le) and bytes of these fragments as they came
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failed(Message, code=32):
     """The child died or was killed while at ``index``; the lease is over. Items: log tail, input preview.
 
@@ -196,14 +196,14 @@ class Failed(Message, code=32):
     exit_code: U16
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ack(Message, code=33):
     """These outcomes are on disk: (token, first). The worker may forget them."""
 
     parts: Annotated[tuple[tuple[U64, U64], ...], Length(0, 4096)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stale(Message, code=34):
     """This token holds no lease; its results were refused."""
 
@@ -211,14 +211,14 @@ class Stale(Message, code=34):
     reason: Word
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Recall(Message, code=35):
     """Give a batch back if it has not begun."""
 
     token: U64
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Recalled(Message, code=36):
     """The answer to Recall: whether the batch was still untouched."""
 
@@ -226,7 +226,7 @@ class Recalled(Message, code=36):
     given_back: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cancel(Message, code=37):
     """Kill this batch now, whether running or queued; no answer is wanted."""
 
@@ -234,7 +234,7 @@ class Cancel(Message, code=37):
     reason: Word
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SlotState(Message, code=38):
     """What a slot is doing, for the pages: idle, starting, busy, paused, broken."""
 
@@ -243,7 +243,7 @@ class SlotState(Message, code=38):
     reason: Line
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Status(Message, code=39):
     """task.status(...) of a fragment, at most 2 a second per slot. permille: 0..1000 or nil."""
 
@@ -254,7 +254,7 @@ class Status(Message, code=39):
     permille: Annotated[int, Range(0, 1000)] | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Artifact(Message, code=40):
     """One piece of task.artifact(...). Item 0: the next bytes, at most 1 MiB."""
 
@@ -267,33 +267,33 @@ class Artifact(Message, code=40):
 
 
 # ---- living together -----------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
+@record
 class Ping(Message, code=50):
     """Heartbeat; ``at``: the sender's monotonic microseconds, returned in Pong."""
 
     at: U64
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pong(Message, code=51):
     """The answer to Ping."""
 
     at: U64
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Drain(Message, code=52):
     """Chief to worker: finish what you hold, then leave. ``pause``: keep the channel and wait for Undrain."""
 
     pause: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Undrain(Message, code=53):
     """Take work again."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bye(Message, code=54):
     """The last message of a side that leaves on purpose."""
 
@@ -301,7 +301,7 @@ class Bye(Message, code=54):
 
 
 # ---- lending a worker -----------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
+@record
 class Second(Message, code=55):
     """Chief to its own worker: work for another company under this ticket. The same ticket again changes nothing."""
 
@@ -310,7 +310,7 @@ class Second(Message, code=55):
     signature: Signature
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unsecond(Message, code=56):
     """Chief to its own worker: no more of this contract. What runs has ``grace_s`` to finish; 0: it is killed now."""
 
@@ -319,7 +319,7 @@ class Unsecond(Message, code=56):
     reason: Word
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Seconded(Message, code=57):
     """Worker to its own chief: how a ticket stands (dialling, working, over, overrun). Cumulative within ``run``."""
 
@@ -337,7 +337,7 @@ class Seconded(Message, code=57):
 
 
 # ---- bulk connection (purpose "bulk"): one request at a time ----------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
+@record
 class BlobGet(Message, code=60):
     """Ask for the bytes of a fragment too large to inline."""
 
@@ -346,14 +346,14 @@ class BlobGet(Message, code=60):
     index: U64
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BlobPart(Message, code=61):
     """Item 0: at most 1 MiB. Sent by either side of a bulk connection until ``last``."""
 
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BlobPut(Message, code=62):
     """Announce the bytes of a result too large to inline; BlobParts follow, then BlobKept comes back."""
 
@@ -363,28 +363,28 @@ class BlobPut(Message, code=62):
     size: Annotated[int, Range(0, 2**32 - 1, "bytes")]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BlobKept(Message, code=63):
     """The result is spooled; the Outcome names it by this digest."""
 
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WheelsGet(Message, code=64):
     """Ask which wheels a job's requirements need."""
 
     job: JobId
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WheelsAre(Message, code=65):
     """Item 0: the body of the list, an envelope "wheels" that the chief has signed (`company.wheel_list`)."""
 
     signature: Signature
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WheelGet(Message, code=66):
     """Ask for one wheel of a job's list; BlobParts come back."""
 

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -29,6 +29,9 @@ from company.listening import ANY_HOST, check_exposure, is_loopback, load_certif
 from company.own_worker import NAME, Memory, begun_early, command_of, keep_own_worker
 from company.paths import Home
 from p2p.base.errors import ParallelError, UsageError
+
+if TYPE_CHECKING:
+    from company.sandbox import Sandbox
 
 MAX_TOKEN_LINE = 4096
 _log = logging.getLogger("company.node")
@@ -82,17 +85,35 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 async def _chief(home: Home, options: dict[str, Any], worker: list[str] | None, begun: subprocess.Popen[bytes] | None) -> None:
-    from company.chief.network.dialling import REGISTRY
-    from company.chief.network.peer_door import PURPOSES
-    from company.chief.secondment.opening import run_secondment
+    from company.early import CHIEF, NETWORK, import_each, stop_collecting
+    from company.sandbox import Sandbox
+
+    stop_collecting()
+    allow_none = options.get("sandbox") == "none" and bool(options.get("i_understand"))
+    async with trio.open_nursery() as beside:
+        beside.start_soon(import_each, CHIEF if options.get("dht") == "off" else CHIEF + NETWORK)
+        async with Sandbox.open(home=home.chief.root, stage=home.chief.staged, allow_none=allow_none) as sandbox:
+            await _chief_in(sandbox, home, options, worker, begun)
+
+
+async def _chief_in(
+    sandbox: Sandbox, home: Home, options: dict[str, Any], worker: list[str] | None, begun: subprocess.Popen[bytes] | None
+) -> None:
     from company.chief.service import running_chief
+    from company.early import collect_again
+    from company.messages import MESSAGES
     from company.wheels import Wheels
     from p2p.net.channel import Channel
     from p2p.net.rpc import serve_rpc
 
+    registry, purposes = MESSAGES, frozenset[str]()
+    if options.get("dht") != "off":
+        from company.chief.network.dialling import REGISTRY
+        from company.chief.network.peer_door import PURPOSES
+
+        registry, purposes = REGISTRY, frozenset(PURPOSES)
     name = company_name(home, options.get("name"))
-    allow_none = options.get("sandbox") == "none" and bool(options.get("i_understand"))
-    async with running_chief(home, name=name, allow_none=allow_none) as chief, trio.open_nursery() as nursery:
+    async with running_chief(home, sandbox, name=name) as chief, trio.open_nursery() as nursery:
         nursery.start_soon(_until_stopped, chief.stop, nursery.cancel_scope, chief.say_goodbye)
         page = await nursery.start(_serve_page, chief, options)
         wheels = Wheels(home.chief.cache / "wheels", on_built=chief.keep_wheels)
@@ -100,16 +121,18 @@ async def _chief(home: Home, options: dict[str, Any], worker: list[str] | None, 
         network = await nursery.start(_network, chief, options)
 
         async def on_channel(channel: Channel) -> None:
-            is_peer = network is not None and channel.purpose in PURPOSES
+            is_peer = network is not None and channel.purpose in purposes
             await (network.door if is_peer else chief.sessions).on_channel(channel)
 
         chief.addresses.rpc = await nursery.start(
             lambda task_status: serve_rpc(
-                identity=chief.identity, host=None if host in ("0.0.0.0", "*", "") else host, port=port, registry=REGISTRY,
+                identity=chief.identity, host=None if host in ("0.0.0.0", "*", "") else host, port=port, registry=registry,
                 on_channel=on_channel, http_get=wheels.get, task_status=task_status,
             )
         )  # fmt: skip
         if network is not None:
+            from company.chief.secondment.opening import run_secondment
+
             nursery.start_soon(network.run)
             nursery.start_soon(run_secondment, chief, network, chief.seconding)
         owner = await chief.gate.local_token("owner")
@@ -123,6 +146,7 @@ async def _chief(home: Home, options: dict[str, Any], worker: list[str] | None, 
             nursery.start_soon(keep_own_worker, home, worker, token, listening, memory_of(home), tell, begun)
         if not is_loopback(host):  # a machine that may join is likely to ask
             nursery.start_soon(wheels.build_soon)
+        collect_again()
         announce(chief, options, owner, page)
         if options.get("open"):
             await trio.to_thread.run_sync(_open_page, page.here, await chief.create_login(await chief.authenticate(owner)))

@@ -122,6 +122,16 @@ class ChiefHome:
         return self.root / "cache"
 
     @property
+    def environments(self) -> Path:
+        """What packages require, for their split and merge."""
+        return self.cache / "environments"
+
+    @property
+    def staged(self) -> tuple[Path, ...]:
+        """Folders whose contents sandboxed children may see."""
+        return self.datasets, self.jobs, self.blanks, self.environments
+
+    @property
     def scratch(self) -> Path:
         return self.root / "scratch"
 

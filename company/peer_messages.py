@@ -7,16 +7,16 @@ such a channel has proved a key, and nothing else: everything here is a stranger
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
+from p2p.base.record import record
 from p2p.base.schema import U16, U32, U64, Digest, Key, Length, Line, Message, Range, Signature, Word, registry
 
 SignedBody = Annotated[bytes, Length(1, 1024)]
 Ticket = Annotated[bytes, Length(16, 16)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ask(Message, code=100):
     """A signed question: what is idle now, and on which terms (`company.chief.network.questions`)."""
 
@@ -24,7 +24,7 @@ class Ask(Message, code=100):
     signature: Signature
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Told(Message, code=101):
     """The signed answer; it names the digest of the question."""
 
@@ -32,7 +32,7 @@ class Told(Message, code=101):
     signature: Signature
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DialBack(Message, code=102):
     """Dial me at the address this channel comes from, on these ports; 0: not that one. From no other address, ever."""
 
@@ -41,7 +41,7 @@ class DialBack(Message, code=102):
     http: U16
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DialedBack(Message, code=103):
     """Each "open", "closed" or "not-asked"; ``seen_as``: where the caller's channel comes from."""
 
@@ -51,7 +51,7 @@ class DialedBack(Message, code=103):
     seen_as: Line
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FindOffers(Message, code=104):
     """Look this capability up in the DHT for me: my UDP is blocked."""
 
@@ -59,19 +59,19 @@ class FindOffers(Message, code=104):
     wanted: U16
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OffersAre(Message, code=105):
     """Items: the signed records, at most 128, to be verified by who asked."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ContractWire(Message, code=120):
     """A message of one contract as it was signed, or the word that it is on disk (`p2p.contracts.signing`)."""
 
     wire: Annotated[bytes, Length(1, 16 << 10)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ContractTurned(Message, code=121):
     """A message about this nonce or contract was not taken, and why. Unsigned: a hint for people, it changes no contract."""
 
@@ -81,26 +81,26 @@ class ContractTurned(Message, code=121):
     retry_after_s: Annotated[int, Range(0, 7 * 86_400, "s")]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AskHalves(Message, code=122):
     """Show me your chain of receipt halves from this place on."""
 
     first: Annotated[int, Range(1, 2**32 - 1)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HalvesAre(Message, code=123):
     """Items: [body, signature] of one half each, at most 200, in order; and how many there are."""
 
     total: U32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RelayKeep(Message, code=110):
     """Pass channels for my key on to me, on this connection's word."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RelayKept(Message, code=111):
     """Agreed: so many bytes per stream, at this rate."""
 
@@ -108,28 +108,28 @@ class RelayKept(Message, code=111):
     rate_bytes_per_s: U32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RelayCall(Message, code=112):
     """Somebody wants to reach you: come back on a channel of purpose "relay" with this ticket."""
 
     ticket: Ticket
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RelayTo(Message, code=113):
     """Connect me with the company that holds this key."""
 
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RelayTake(Message, code=114):
     """I am the one that was called with this ticket."""
 
     ticket: Ticket
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RelayReady(Message, code=115):
     """Both are here: what follows is carried unread to the other side."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from company.chief.long_leases import LongLease
@@ -16,10 +16,11 @@ from company.chief.specs import Range as Range
 from company.chief.specs import WorkerSpec as WorkerSpec
 from p2p.base.errors import Reason
 from p2p.base.frames import Sizes
+from p2p.base.record import record
 
 
 # ---- events ---------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobAdded:
     """A job is on disk, new or found there at start. ``done``, ``dead``: what earlier runs left."""
 
@@ -34,7 +35,7 @@ class JobAdded:
     believed: tuple[tuple[str, int, int], ...] = ()  # of ``done``, what other companies computed: (company, first, count)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobChanged:
     """A user's wish. action: pause, resume, cancel, edit."""
 
@@ -44,7 +45,7 @@ class JobChanged:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SplitCounted:
     """count(data) said so."""
 
@@ -52,7 +53,7 @@ class SplitCounted:
     total: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SplitProduced:
     """More fragments are in the window."""
 
@@ -62,7 +63,7 @@ class SplitProduced:
     costs: list[float] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SplitEnded:
     """Split yielded its last fragment."""
 
@@ -70,7 +71,7 @@ class SplitEnded:
     total: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SplitFailed:
     """Split raised, died or yielded something else than before (code split-not-deterministic)."""
 
@@ -78,14 +79,14 @@ class SplitFailed:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SplitDiffers:
     """A split that ran again yielded other fragments than those whose results are on disk."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class WorkerHere:
     """A worker's channel is open. ``held``: (token, job, first, count) it still has."""
 
@@ -95,7 +96,7 @@ class WorkerHere:
     quarantined: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class WorkerGone:
     """The channel closed. ``said_bye``: it left on purpose."""
 
@@ -103,7 +104,7 @@ class WorkerGone:
     said_bye: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class WorkerChanged:
     """action: pause, resume, drain, quarantine, release, rm."""
 
@@ -111,7 +112,7 @@ class WorkerChanged:
     action: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class WorkerBlocked:
     """A worker cannot run a job at all."""
 
@@ -120,14 +121,14 @@ class WorkerBlocked:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Heartbeat:
     """Anything came from this worker."""
 
     worker: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class FragmentError:
     """One fragment that raised, as far as the machine cares."""
 
@@ -135,7 +136,7 @@ class FragmentError:
     cause: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class OutcomeArrived:
     """Results of part of a batch. ``ok``: maximal runs of fragments without error.
 
@@ -154,7 +155,7 @@ class OutcomeArrived:
     is_whole_only: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class FragmentDied:
     """A child died or was killed at ``index``; the lease is over. ``infra``: not the fragment's fault."""
 
@@ -166,7 +167,7 @@ class FragmentDied:
     infra: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Recalled:
     """The answer to SendRecall."""
 
@@ -175,7 +176,7 @@ class Recalled:
     given_back: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Committed:
     """These results are on disk."""
 
@@ -183,14 +184,14 @@ class Committed:
     ranges: tuple[Range, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class MergeEnded:
     """The final result is on disk."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class MergeFailed:
     """Merge raised or died."""
 
@@ -198,14 +199,14 @@ class MergeFailed:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class DiskState:
     """Whether results can be written."""
 
     full: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class OwnWorker:
     """The chief's own worker was started, or has ended with this status and is started again."""
 
@@ -213,7 +214,7 @@ class OwnWorker:
     ended: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Tick:
     """A deadline passed."""
 
@@ -226,21 +227,21 @@ Event = (
 
 
 # ---- effects --------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class StartSplit:
     """Run split from its beginning."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class StopSplit:
     """Kill the split child, forget the window."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SendRun:
     """Lock the slot: the batch is ``first .. first+count`` of the window."""
 
@@ -253,7 +254,7 @@ class SendRun:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SendCancel:
     """Kill this batch on the worker."""
 
@@ -262,7 +263,7 @@ class SendCancel:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SendRecall:
     """Ask an unbegun batch back."""
 
@@ -270,7 +271,7 @@ class SendRecall:
     token: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SendStale:
     """Tell a worker that its token holds nothing any more."""
 
@@ -279,7 +280,7 @@ class SendStale:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SendResumed:
     """Answer a returning worker."""
 
@@ -288,7 +289,7 @@ class SendResumed:
     drop: tuple[tuple[int, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SendDrain:
     """Pause or drain a worker, or let it work again (pause None)."""
 
@@ -296,7 +297,7 @@ class SendDrain:
     pause: bool | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Accept:
     """Write these ranges of the outcome that is being handled; acknowledge when they are on disk."""
 
@@ -307,7 +308,7 @@ class Accept:
     ranges: tuple[Range, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Refuse:
     """Nothing of the outcome that is being handled is wanted; acknowledge it, so that the worker forgets it."""
 
@@ -315,7 +316,7 @@ class Refuse:
     worker: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class KeepFailure:
     """Write what is known of this failed fragment. ``final``: it will not be tried again."""
 
@@ -328,7 +329,7 @@ class KeepFailure:
     cause: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class FreeWindow:
     """These fragments have results on disk: their bytes are not needed any more."""
 
@@ -336,35 +337,35 @@ class FreeWindow:
     ranges: tuple[Range, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SaveJob:
     """Write the job's row: state, paused, reason."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class DropResults:
     """Forget every result of the job, on disk too; answered by nothing."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class PrepareMerge:
     """The end is near: start the merge child so that it is warm."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class StartMerge:
     """All results are on disk: merge them."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobOver:
     """The job reached an end: write its row, tell the workers, stop what runs for it, free its window."""
 
@@ -376,7 +377,7 @@ class JobOver:
     failed: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Tell:
     """One line of the job's story."""
 
@@ -385,7 +386,7 @@ class Tell:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class KeepLeases:
     """Rows for leases that last, and the tokens whose rows are to go."""
 

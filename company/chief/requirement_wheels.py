@@ -37,18 +37,13 @@ class Collected:
         return next((w for w in self.wheels if w.sha256 == sha256.hex()), None)
 
 
-def environments_folder(home: ChiefHome) -> Path:
-    """Where environments of split and merge lie; to be staged for sandboxed children."""
-    return home.cache / "environments"
-
-
 class RequirementWheels:
     """Wheels and environments of one chief."""
 
     def __init__(self, home: ChiefHome, identity: Identity) -> None:
         self._given = home.root / "wheels"  # the owner may put wheels here
         self._folder = home.cache / "requirement-wheels"
-        self._environments = environments_folder(home)
+        self._environments = home.environments
         self._identity = identity
         self._collected: dict[tuple[str, ...], Collected] = {}
         self._lock = trio.Lock()

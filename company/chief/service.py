@@ -29,7 +29,7 @@ from company.chief.call_desk import CallDesk
 from company.chief.checkup import checkup
 from company.chief.commit import Committer
 from company.chief.contracts.desk_port import ContractsPort
-from company.chief.contracts.front import ContractsOff
+from company.chief.contracts.off import ContractsOff
 from company.chief.contracts.port import Contracts
 from company.chief.desk import JobDesk
 from company.chief.engine import Engine
@@ -44,7 +44,7 @@ from company.chief.needs import needs_you
 from company.chief.network.findings import network_findings
 from company.chief.network.off import NetworkOff
 from company.chief.network.port import NetworkPort
-from company.chief.requirement_wheels import RequirementWheels, environments_folder
+from company.chief.requirement_wheels import RequirementWheels
 from company.chief.rest_workers import RestWorkers
 from company.chief.sessions import Sessions
 from company.chief.splitting import Splitting
@@ -315,17 +315,14 @@ def software_version() -> str:
 
 
 @contextlib.asynccontextmanager
-async def running_chief(
-    home: Home, *, name: str, allow_none: bool, on_log: Callable[[str], None] = lambda line: None
-) -> AsyncIterator[ChiefService]:
+async def running_chief(home: Home, sandbox: Sandbox, *, name: str) -> AsyncIterator[ChiefService]:
     """A chief with its tasks running, not yet listening anywhere. On leaving, what is queued is written."""
     tree = home.chief.create()
     identity = load_or_create_identity(tree.identity / "key")
     store = Store.open(tree.database)
     try:
         boot = await store.next_boot()
-        stage = (tree.datasets, tree.jobs, tree.blanks, environments_folder(tree))
-        async with Sandbox.open(home=tree.root, stage=stage, allow_none=allow_none) as sandbox, trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
             chief = await _build(home, name, identity, store, sandbox, boot, nursery)
             try:
                 yield chief

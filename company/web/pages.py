@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from company.chief.api.auth import has_role
@@ -19,6 +19,9 @@ from company.web.headline import when_text
 from company.web.shapes import bar_of, shape
 from p2p.base.errors import ParallelError
 from p2p.net.http_types import BodyTooLarge, Request, Response
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HTML: Final = "text/html; charset=utf-8"
 
@@ -45,15 +48,22 @@ class Pages:
     """The templates of one chief's page. ``address_of``: the address of a static file."""
 
     def __init__(self, address_of: Callable[[str], str]) -> None:
+        self._address_of = address_of
+
+    @cached_property
+    def _templates(self) -> Environment:
+        """Made for the first page that is shown: jinja2's imports would be a twentieth of a chief's start."""
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
         # autoescape for every template: names, logs and tracebacks are other people's text
-        self._templates = Environment(
+        templates = Environment(
             loader=PackageLoader("company.web", "templates"),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters |= {
+        templates.filters |= {
             "size": format_size,
             "duration": format_duration,
             "count": format_count,
@@ -61,7 +71,8 @@ class Pages:
             "day": format_day,
             "number": format_number,
         }
-        self._templates.globals |= {"may": has_role, "shape": shape, "bar_of": bar_of, "when_text": when_text, "static": address_of}
+        templates.globals |= {"may": has_role, "shape": shape, "bar_of": bar_of, "when_text": when_text, "static": self._address_of}
+        return templates
 
     def show(self, call: Call, template: str, status: int = 200, **context: Any) -> Response:
         """A page for somebody who is logged in."""

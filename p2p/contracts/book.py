@@ -7,10 +7,10 @@ offers that are too old or known. Everything else is the contracts' own machines
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from p2p.base.clock import Monotonic, UnixTime
 from p2p.base.errors import InvariantBroken, MalformedMessage, UsageError
+from p2p.base.record import record
 from p2p.contracts import events as e
 from p2p.contracts import messages as m
 from p2p.contracts.chain import Chain
@@ -26,7 +26,7 @@ MAX_KNOWN = 65_536  # nonces remembered until their offers are too old anyway
 LINGER_S = 3600.0  # a finished contract stays in memory, to answer what is still on its way
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Key:
     """Which contract: the other company's key and the offer's nonce."""
 
@@ -34,7 +34,7 @@ class Key:
     nonce: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FromPeer:
     """Bytes from a company whose key the channel has proved."""
 
@@ -43,7 +43,7 @@ class FromPeer:
     wall: UnixTime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Order:
     """Something for one contract's machine: a command, its journal's answer, facts."""
 
@@ -51,14 +51,14 @@ class Order:
     event: e.Event
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wake:
     """A deadline may have come."""
 
     wall: UnixTime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Of:
     """An effect of one contract's machine."""
 
@@ -66,14 +66,14 @@ class Of:
     effect: e.Effect
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PersistHalf:
     """Write this half into the company's chain, before any later effect."""
 
     half: Signed
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TurnedAway:
     """A message was not even looked at; the caller may be told the reason, unsigned."""
 

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from p2p.base.clock import UnixTime
+from p2p.base.record import record
 from p2p.contracts.signing import Signed
 from p2p.contracts.table import State
 from p2p.contracts.terms import NOTHING, Cause, Facts, Terms
@@ -15,7 +16,7 @@ from p2p.contracts.terms import NOTHING, Cause, Facts, Terms
 NO_DIGEST = b"\0" * 32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Propose:
     """Borrower: sign an offer, or with the same nonce a revised one."""
 
@@ -24,7 +25,7 @@ class Propose:
     wall: UnixTime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Agreeing:
     """Lender: sign an acceptance. The book has reserved the slots before."""
 
@@ -34,14 +35,14 @@ class Agreeing:
     offer_terms: bytes | None = None  # digest of the text that the person saw; another one is refused
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Committing:
     """Borrower: bind itself to the acceptance that has come."""
 
     wall: UnixTime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Refusing:
     """Either: refuse what is on the table (offer, acceptance, amendment) or withdraw one's own; with terms, a counter-proposal."""
 
@@ -52,7 +53,7 @@ class Refusing:
     terms: Terms | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Progress:
     """Lender: what its workers have done and handed over so far, cumulative."""
 
@@ -62,7 +63,7 @@ class Progress:
     slots_alive: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Accepted:
     """Borrower: what it has received and accepted so far, cumulative."""
 
@@ -72,7 +73,7 @@ class Accepted:
     checks_failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Amending:
     """Either: propose new terms from a future epoch on."""
 
@@ -81,7 +82,7 @@ class Amending:
     wall: UnixTime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AgreeingAmendment:
     """Either: countersign the other's amendment."""
 
@@ -89,7 +90,7 @@ class AgreeingAmendment:
     terms: bytes | None = None  # digest that was shown
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Revoking:
     """Either: end it. In force at once."""
 
@@ -100,21 +101,21 @@ class Revoking:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Drained:
     """Nothing of this contract runs here any more, and all results are handed over."""
 
     wall: UnixTime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Heard:
     """Authenticated traffic of the other side outside these messages: a busy channel renews by itself."""
 
     wall: UnixTime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Received:
     """Bytes from the other side, as they came."""
 
@@ -122,7 +123,7 @@ class Received:
     wall: UnixTime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HalfMade:
     """The company's chain has made this contract's half."""
 
@@ -130,21 +131,21 @@ class HalfMade:
     wall: UnixTime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Persisted:
     """All journal records up to this ordinal are on disk."""
 
     ordinal: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Restarted:
     """The journal has been folded after a restart of this side."""
 
     wall: UnixTime
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tick:
     """A deadline may have come."""
 
@@ -157,7 +158,7 @@ Event = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Persist:
     """Write this record; `Persisted` releases what waits for it."""
 
@@ -165,14 +166,14 @@ class Persist:
     record: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Send:
     """Hand these bytes to the other side; they may be lost, doubled or overtaken."""
 
     wire: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Changed:
     """The state is another one now."""
 
@@ -180,7 +181,7 @@ class Changed:
     cause: Cause = Cause.NONE
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkMay:
     """Whether new batches may be started (lender) or handed out (borrower) under this contract."""
 
@@ -188,7 +189,7 @@ class WorkMay:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WantHalf:
     """The receipt is due: let the company's chain make its half from these facts, and hand it over as `HalfMade`."""
 
@@ -201,14 +202,14 @@ class WantHalf:
     peer_half: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ForkFound:
     """The other side signed two things with one number: a proof that anybody can verify."""
 
     proof: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Refused:
     """An event or message changed nothing, and why."""
 
@@ -216,7 +217,7 @@ class Refused:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HandOver:
     """The other side is back after a restart: hand over again what it may have missed of results."""
 

@@ -7,9 +7,9 @@ cross on the wire fork nothing, and two with one number prove who lied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
+from p2p.base.record import record
 from p2p.base.schema import U16, U32, Digest, Key, Length, Message, Range, Signature, Word, registry
 from p2p.contracts.terms import MAX_TERMS_BYTES, FactsArray
 
@@ -19,7 +19,7 @@ Says = Annotated[str, Length(0, 240)]
 TermsBytes = Annotated[bytes, Length(1, MAX_TERMS_BYTES)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Header(Message):
     """What every message begins with."""
 
@@ -36,7 +36,7 @@ class Header(Message):
     expires: Unix
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Offer(Header, code=1):
     """The borrower asks. Reserves nothing at the lender and lapses by itself; a revised offer has the next sequence number."""
 
@@ -44,7 +44,7 @@ class Offer(Header, code=1):
     valid_s: Annotated[int, Range(1, 7 * 86_400, "s")]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Accept(Header, code=2):
     """The lender reserves slots. The contract id is the hash of the bodies of the offer and of this message."""
 
@@ -53,14 +53,14 @@ class Accept(Header, code=2):
     activation_s: Annotated[int, Range(1, 3600, "s")]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Commit(Header, code=3):
     """The borrower binds itself; work flows only from here. One that comes too late is void, without penalty for anybody."""
 
     accept: Digest
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Nack(Header, code=4):
     """A refusal, which always says why: of an offer, an acceptance, a late commit or an amendment; with terms it is a counter-proposal."""
 
@@ -71,7 +71,7 @@ class Nack(Header, code=4):
     terms: Annotated[bytes, Length(0, MAX_TERMS_BYTES)]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Epoch(Header, code=5):
     """The lender states what was done, cumulatively; it also keeps the contract alive."""
 
@@ -82,7 +82,7 @@ class Epoch(Header, code=5):
     slots_alive: U16
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ack(Header, code=6):
     """The borrower co-signs what it has received and accepted of it."""
 
@@ -91,7 +91,7 @@ class Ack(Header, code=6):
     accepted: FactsArray
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Amend(Header, code=7):
     """New terms from a future epoch on; void unless agreed to, and that acknowledged, before it."""
 
@@ -100,14 +100,14 @@ class Amend(Header, code=7):
     terms: TermsBytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Agree(Header, code=8):
     """The countersignature of an amendment."""
 
     amendment: Digest
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Revoke(Header, code=9):
     """Ends the contract; in force at its author at once, whether or not it arrives."""
 
@@ -117,7 +117,7 @@ class Revoke(Header, code=9):
     text: Says
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resume(Header, code=10):
     """After a restart: where its author stands, so that the other sends again what is missing."""
 
@@ -125,7 +125,7 @@ class Resume(Header, code=10):
     elapsed_s: U32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settle(Header, code=11):
     """The lender's totals."""
 
@@ -133,7 +133,7 @@ class Settle(Header, code=11):
     epochs: U32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Countersettle(Header, code=12):
     """What the borrower accepted in total: this is what counts as done for it."""
 
@@ -143,7 +143,7 @@ class Countersettle(Header, code=12):
     checks_failed: U32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Receipt(Header, code=13):
     """Hands over the author's half of the receipt, verbatim."""
 
@@ -151,7 +151,7 @@ class Receipt(Header, code=13):
     half_signature: Signature
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Half(Message, code=20):
     """Contract path 7/8 - one company's half of a receipt: a link of its own chain, one per contract."""
 
@@ -173,7 +173,7 @@ class Half(Message, code=20):
     peer_half: Digest  # zero in the half that was written first, or alone
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Head(Message, code=21):
     """The end of a company's chain of halves, as published: who shows less hides something."""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median, pstdev
 from typing import assert_never
 
 from p2p.base.clock import Monotonic
 from p2p.base.errors import InvariantBroken
+from p2p.base.record import record
 
 MAX_CANDIDATES = 64
 OUTLIER_Z = 3.5
@@ -24,7 +24,7 @@ ENOUGH_SHARE = 0.8  # of the candidates; then only as long again as these took
 CPU_WEIGHT, NEAR_WEIGHT, TRUST_WEIGHT, PRICE_WEIGHT = 1.0, 0.5, 1.0, 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Candidate:
     """A company that may be asked. ``trust``: 0..1, None while nothing is known of it."""
 
@@ -33,7 +33,7 @@ class Candidate:
     trust: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Answer:
     """What a candidate said, verified to be its own."""
 
@@ -46,19 +46,19 @@ class Answer:
     round_trip_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Began:
     """Ask now."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answered:
     """An answer came."""
 
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failed:
     """A candidate cannot be reached, or refused: ``code`` says which."""
 
@@ -66,26 +66,26 @@ class Failed:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tick:
     """Time has passed."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ask:
     """Send the question."""
 
     candidate: Candidate
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Over:
     """It is over: stop asking whoever has not answered."""
 
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Spread:
     """What the answers say of one quantity, outliers left out."""
 
@@ -95,7 +95,7 @@ class Spread:
     dropped: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ranked:
     """One candidate that answered, and its place."""
 
@@ -104,7 +104,7 @@ class Ranked:
     outlier: str = ""  # which quantity lies far from the others; such a candidate comes last
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome:
     """Everything that asking brought."""
 
