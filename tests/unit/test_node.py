@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -210,3 +211,14 @@ def test_what_a_person_reads_names_the_tunnel_or_the_fingerprint() -> None:
     assert "only from this machine" not in plain["Workers"]
     pinned = dict(node.ready_lines(chief, view, node.Page("https://a:1", "https://127.0.0.1:1", "ff")))
     assert "company login https://a:1#sha256:ff" in pinned[""]
+
+
+def test_a_chief_without_a_network_starts_without_what_it_does_not_need_at_once() -> None:
+    code = (
+        "import sys\nfrom importlib import import_module\nimport company.cli.app, company.cli.start, company.node\n"
+        "from company.early import CHIEF\nfor name in CHIEF: import_module(name)\nprint(*sys.modules)\n"
+    )
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert {"company.chief.service", "aiohttp", "sqlalchemy"} <= loaded
+    slow = {"alembic", "jinja2", "prometheus_client", "rich", "p2p.contracts.machine", "p2p.dht.node", "company.chief.secondment.service"}
+    assert not slow & loaded, "a chief's start pays for these"
