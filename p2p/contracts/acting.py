@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 S = State
 _MOST_STEPS = 12  # transitions that one moment may bring; more would be a circle
+LAST_COUNTS_S = 8.0  # after the notice, for what was stopped to be counted; over as soon as the driver says that nothing runs
 EARLY = 0.75  # of the window: a statement goes out before work has to pause
 
 
@@ -150,7 +151,7 @@ def _lapses_at(c: ContractMachine) -> float:
 
 def _closes_at(c: ContractMachine) -> float:
     if c.state is not S.BROKEN:
-        return c.phase_at + c.notice_s
+        return c.phase_at + c.notice_s + LAST_COUNTS_S
     waits = c.a.causes.get(c.a.role) is Cause.PEER_SILENT and not c.is_heard_since
     return c.phase_at + (_terms(c).grace_s if waits else 0)
 

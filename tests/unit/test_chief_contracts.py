@@ -37,7 +37,7 @@ from p2p.contracts.chain import Chain
 from p2p.contracts.export import read_export_untrusted, verify_export
 from p2p.contracts.signing import Signed, Signer
 from p2p.contracts.table import State
-from p2p.contracts.terms import Cause, Facts, Role, Terms
+from p2p.contracts.terms import Cause, Facts, Role, Terms, terms_digest
 from tests.support.contract_world import NET, TERMS
 
 BORROWER, LENDER, STRANGER = Identity(b"b" * 32), Identity(b"l" * 32), Identity(b"s" * 32)
@@ -74,6 +74,8 @@ class Side:
         self.changed.append(self.driver.told[key].state)
         if machine.state is State.ACCEPTED and machine.a.role is Role.BORROWER:
             self.driver.order(key, e.Committing(self.driver.wall()))
+        if machine.state in (State.REVOKING, State.EXPIRED):
+            self.driver.order(key, e.Drained(self.driver.wall()))  # as the daemon does: nothing runs here
 
     def on_work(self, key: b.Key) -> None: ...
     def on_hand_over(self, key: b.Key, facts: Facts) -> None: ...
@@ -213,6 +215,37 @@ async def test_a_counter_proposal_shows_what_differs_and_may_be_taken(tmp_path: 
         key = b.Key(BORROWER.public, lender.driver.book.inbox()[0].nonce)
         await until(lambda: lender.driver.book.contracts[key].a.terms.slots == 1)  # type: ignore[union-attr]
         assert rules.is_own_proposal(lender.driver.book.contracts[key].a)
+
+
+async def test_a_renewal_binds_to_its_text_and_is_in_force_on_both_sides_and_a_refused_amendment_changes_nothing(tmp_path: Path) -> None:
+    async with two(tmp_path, auto=True) as (borrower, lender):
+        key, there = b.Key(LENDER.public, b"r" * 32), b.Key(BORROWER.public, b"r" * 32)
+        borrower.driver.order(key, e.Propose(change(TERMS, epoch_s=1, lease_s=60, slots=1), 600, borrower.driver.wall()))
+        await until(lambda: State.ACTIVE in lender.changed and State.ACTIVE in borrower.changed)
+        id_ = shown_id(key.nonce)
+
+        def terms(one: Side, its: b.Key) -> Terms:
+            found = one.driver.book.contracts[its].a.terms
+            assert found is not None
+            return found
+
+        await borrower.desk.renew(id_, cv.ContractRenew(more_s=600))
+        await until(lambda: "accept" in lender.desk.info(there).actions)  # it is on disk, and waits for a person
+        asked = lender.desk.info(there)
+        assert [(d.field, d.was, d.becomes) for d in asked.differences] == [("time_frame_s", "60", "660")]
+        with pytest.raises(Conflict, match="not the text"):
+            await lender.desk.accept(id_, cv.ContractAccept(digest=terms_digest(terms(lender, there).pack()).hex()))
+        await lender.desk.accept(id_, cv.ContractAccept(digest=asked.digest))
+        await until(lambda: terms(borrower, key).time_frame_s == terms(lender, there).time_frame_s == 660)
+        assert (lender.desk.info(there).ends_in_s or 0) > 600 and lender.driver.book.contracts[there].a.revision == 1
+        await lender.desk.counter(id_, cv.ContractCounter(memory_mib=16))
+        await until(lambda: "accept" in borrower.desk.info(key).actions)
+        await borrower.desk.reject(id_, cv.ContractReject(reason="too little"))
+        for one, its in ((borrower, key), (lender, there)):
+            await until(lambda one=one, its=its: one.driver.told[its].state is State.ACTIVE)  # type: ignore[misc]
+            assert terms(one, its) == change(TERMS, epoch_s=1, lease_s=60, slots=1, time_frame_s=660)
+        await lender.driver.wait_durable()
+        await borrower.driver.wait_durable()
 
 
 async def test_a_thousand_offers_of_one_stranger_stay_bounded(tmp_path: Path) -> None:
