@@ -116,6 +116,31 @@ class ContractRenew(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     more_s: int
 
 
+class BorrowPolicyView(msgspec.Struct, kw_only=True):
+    """What this company borrows by itself, and what is left of today's limits."""
+
+    mode: str  # never | ask | automatically
+    max_slots: int
+    contracts_per_day: int
+    core_hours_per_day: float
+    max_price_milli: int
+    time_frame_s: int
+    contracts_left: int = 0
+    core_hours_left: float = 0.0
+    signed: int = 0  # contracts that it signed by itself and that are not over
+
+
+class BorrowPolicyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of PUT /api/v1/borrow/policy; what is left out stays."""
+
+    mode: Literal["never", "ask", "automatically"] | None = None
+    max_slots: int | None = None
+    contracts_per_day: int | None = None
+    core_hours_per_day: float | None = None
+    max_price_milli: int | None = None
+    time_frame_s: int | None = None
+
+
 class ReceiptView(msgspec.Struct, kw_only=True):
     """One half of a receipt."""
 

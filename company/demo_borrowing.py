@@ -27,7 +27,7 @@ def borrow(examples: Path, out: Path) -> None:
         lender.command("lend", "--max-workers", str(SLOTS), "--auto-accept", "any")
         borrower.start((), dht="127.0.0.1:0", options=("--bootstrap", lender.ready["dht"]))
         params = [part for key, value in PICTURE.items() for part in ("-p", f"{key}={value}")]
-        borrower.command("job", "submit", str(package), str(package / "scene.json"), *params, "--where", "any")
+        borrower.command("job", "submit", str(package), str(package / "scene.json"), *params, "--where", "any", "--yes-foreign")
         company = str(lender.ready["company"])
         wait_for(lambda: any(o["company"] == company for o in offers(borrower)), "the borrower finds the lender's offer")
         began = time.monotonic()

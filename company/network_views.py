@@ -170,6 +170,10 @@ class LendRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     only_to: list[str] = []
     price_milli: int = 0
     max_frame_s: int = 0
+    max_load: float = 0.0  # only while the owner's own use of the chief's machine is no more than this share of it; 0: always
+    only_on_mains: bool = False
+    max_memory_bytes: int = 0  # for all guests together; 0: as much as slots have
+    max_disk_bytes: int = 0
     auto_accept: Literal["never", "trusted", "any"] = "never"  # sign offers that fit without asking
     preview: bool = False  # only say what would be
 
@@ -188,6 +192,10 @@ class LendingView(msgspec.Struct, kw_only=True):
     only_to: list[str] = []
     price_milli: int = 0
     max_frame_s: int = 0
+    max_load: float = 0.0
+    only_on_mains: bool = False
+    max_memory_bytes: int = 0
+    max_disk_bytes: int = 0
     auto_accept: str = "never"
     promised: int = 0  # slots under contracts now
     never: list[str] = []  # what a guest can never reach

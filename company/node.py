@@ -160,6 +160,7 @@ async def _network(chief: Any, options: Mapping[str, Any], task_status: trio.Tas
         return
     from company.chief.contracts.building import build_contracts
     from company.chief.contracts.front import Front
+    from company.chief.contracts.needing import needs_of
     from company.chief.network.building import Options
     from company.chief.network.opening import open_network
 
@@ -177,11 +178,11 @@ async def _network(chief: Any, options: Mapping[str, Any], task_status: trio.Tas
         chief.feed.listeners.append(network.poke)
         contracts = await build_contracts(
             identity=chief.identity, network=network, store=chief.store, committer=chief.committer, library=chief.library,
-            jobs=lambda: chief.list_jobs(state=None, limit=1, offset=0)[0],
+            jobs=lambda: chief.list_jobs(state=None, limit=1, offset=0)[0], needs=lambda: needs_of(chief.engine.state),
             on_change=lambda id_: chief.feed.put("contract", id_),
         )  # fmt: skip
         chief.goodbye = contracts.shut_down
-        chief.contracts, chief.seconding = Front(contracts.desk, contracts.trust), contracts.living
+        chief.contracts, chief.seconding = Front(contracts.desk, contracts.trust, contracts.seeker), contracts.living
         network.also.append(contracts.run)
         task_status.started(network)
         await trio.sleep_forever()

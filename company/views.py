@@ -50,6 +50,8 @@ class BorrowedView(msgspec.Struct, kw_only=True):
     slots: int = 0  # that run something of the job
     results: int = 0
     provisional: int = 0  # of them, not believed yet: hidden from merge and readers
+    ends_in_s: float | None = None  # the contract's time frame
+    lease_left_s: float | None = None  # until silence ends it
 
 
 class JobView(msgspec.Struct, kw_only=True):
@@ -249,6 +251,7 @@ class JobSubmit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     failure: Literal["log-z", "seed-z4"] = "log-z"
     retries: int = 3
     notify: str | None = None
+    yes_foreign: bool = False  # with where other than own: who will see fragments, processor and parameters was read and confirmed
     stream: bool = False  # its fragments are calls that the client goes on sending; split and merge of the package are not run
 
 

@@ -25,7 +25,7 @@ from company.chief.digests import SplitCheck
 from company.chief.engine import Engine
 from company.chief.facade import Conflict, Invalid, NotFound, Principal, Refused
 from company.chief.heatmap import cell_of, ranges_of
-from company.chief.job_views import as_json, live_view, options_of, row_view
+from company.chief.job_views import as_json, check_where, live_view, options_of, row_view
 from company.chief.library import Library
 from company.chief.retries import MaxFails
 from company.chief.runtime import JobRuntime, segment_id
@@ -170,8 +170,7 @@ class JobDesk:
             raise Invalid("job-invalid", text, errors=[{"path": "params", "line": None, "detail": text}]) from None
         if len(params) > MAX_PARAMS_BYTES:
             raise Invalid("params-too-large", f"parameters may have {MAX_PARAMS_BYTES} bytes, got {len(params)}; put them into the dataset")
-        if request.where != "own" and request.stream:
-            raise Invalid("where-unsupported", "An executor's calls run on own workers only.", hint="--where own")
+        check_where(request)
         if not -20 <= request.priority <= 20:
             raise Invalid("priority-out-of-range", f"priority must be -20..20, got {request.priority}")
         row = JobRow(

@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 
 from company import views
-from company.chief.facade import Conflict
+from company.chief.facade import Conflict, Invalid
 from company.chief.jobrun import JobRun
 from company.chief.runtime import JobRuntime
 from company.chief.store.jobs import JobRow
+from company.foreign_words import foreign_words
 from p2p.base.codec import decode_value_untrusted
 from p2p.base.errors import MalformedMessage, Reason
 
@@ -104,6 +105,20 @@ def as_json(request: views.JobSubmit, manifest: bytes | str | None = None) -> by
         said = json.loads(manifest)
         data |= {limit: data[limit] or said[limit] for limit in ("memory_bytes", "time_limit_s")}
     return json.dumps(data).encode()
+
+
+def check_where(request: views.JobSubmit) -> None:
+    """Who may compute it. Raises `Invalid`, and `Conflict` until somebody has confirmed who will see what."""
+    if request.where == "own":
+        return
+    if request.stream:
+        raise Invalid("where-unsupported", "An executor's calls run on own workers only.", hint="--where own")
+    if not request.yes_foreign:
+        raise Conflict(
+            "foreign-unconfirmed",
+            " ".join(foreign_words(request.where)),
+            hint="company job submit --yes-foreign; in REST: yes_foreign: true",
+        )
 
 
 def not_ready(view: views.JobView) -> Conflict:

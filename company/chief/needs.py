@@ -14,7 +14,7 @@ LEAST_DISK_BYTES = 1 << 30
 
 
 def needs_you(fleet: Fleet, desk: JobDesk, home: Home, contracts: ContractsPort) -> list[views.ReasonView]:
-    """No workers, failed jobs, offers that wait, a full disk; one of each kind but the jobs."""
+    """No workers, failed jobs, offers that wait, slots that could be borrowed, a full disk; one of each kind but the jobs."""
     found: list[views.ReasonView] = []
     if not fleet.list_workers() and not fleet.has_own_worker:
         add = {"label": "add one", "cli": "company token create --role worker", "href": "/workers#add"}
@@ -24,6 +24,7 @@ def needs_you(fleet: Fleet, desk: JobDesk, home: Home, contracts: ContractsPort)
         text = "An offer waits for your answer." if waiting == 1 else f"{waiting} offers wait for your answer."
         read = {"label": "read", "cli": "company contract list --inbox", "href": "/contracts#inbox"}
         found.append(views.ReasonView(code="offers-wait", text=text, facts={"offers": waiting}, actions=[read]))
+    found += contracts.suggestions()[:3]
     for view in desk.list_jobs(state="failed", limit=3, offset=0)[0]:
         text = f"{view.name} ({view.id}) failed: {view.reason.text if view.reason else ''}"
         look = {"label": "look", "cli": f"company explain {view.id}", "href": f"/jobs/{view.id}"}

@@ -46,6 +46,7 @@ from company.chief.network.off import NetworkOff
 from company.chief.network.port import NetworkPort
 from company.chief.requirement_wheels import RequirementWheels
 from company.chief.rest_workers import RestWorkers
+from company.chief.secondment.showing import with_clocks
 from company.chief.sessions import Sessions
 from company.chief.splitting import Splitting
 from company.chief.state import ChiefState
@@ -205,7 +206,7 @@ class ChiefService:
         return self.desk.list_jobs(state=state, limit=limit, offset=offset, owner=owner)
 
     def job(self, ref: str) -> views.JobView:
-        return self.desk.job(ref)
+        return with_clocks(self.desk.job(ref), self.contracts)
 
     def explain(self, ref: str) -> list[views.ReasonView]:
         if ref.startswith("w-"):

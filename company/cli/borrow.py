@@ -8,6 +8,7 @@ from company.cli.contract_output import contract_lines
 from company.cli.framework import DURATION, SIZE, LazyGroup, Session, pass_session
 from company.cli.network import offer_table
 from company.cli.output import print_json, reason_lines, say
+from company.config import format_duration
 
 
 @click.group(cls=LazyGroup)
@@ -35,6 +36,36 @@ def search(session: Session, slots: int, memory: int | None, python: str | None,
         say(f"  {spread['quantity']:<13} mean {spread['mean']:.3g}, spread {spread['spread']:.3g} of {spread['count']}{dropped}")
     for line in reason_lines(view.get("reason"), ""):
         say(line)
+
+
+@borrow.command()
+@click.option("--mode", type=click.Choice(("never", "ask", "automatically")), help="Say what could be borrowed (ask), or sign it.")
+@click.option("--max-slots", type=click.IntRange(1, 1024), help="Slots at a time, of everybody together.")
+@click.option("--contracts-per-day", type=click.IntRange(0, 1000), help="Offers signed a day at most.")
+@click.option("--core-hours-per-day", type=click.FloatRange(0), help="What the contracts of a day may cost at most.")
+@click.option("--max-price", type=click.FloatRange(0, 1000), help="Favours per core-second at most.")
+@click.option("--time-frame", type=DURATION, metavar="TIME", help="Of each contract.")
+@pass_session
+def policy(
+    session: Session, mode: str | None, max_slots: int | None, contracts_per_day: int | None, core_hours_per_day: float | None,
+    max_price: float | None, time_frame: float | None,
+) -> None:  # fmt: skip
+    """Show or change what is borrowed for jobs with --where trusted or any without a request of yours."""
+    view = session.client().contracts.borrow_policy(
+        mode=mode, max_slots=max_slots, contracts_per_day=contracts_per_day, core_hours_per_day=core_hours_per_day,
+        max_price_milli=round(max_price * 1000) if max_price is not None else None,
+        time_frame_s=int(time_frame) if time_frame is not None else None,
+    )  # fmt: skip
+    if session.as_json:
+        print_json("borrow-policy/1", view)
+        return
+    what = {"never": "nothing is borrowed without your request", "ask": "what a job could borrow is said, and you sign it",
+            "automatically": "for jobs that lack slots, offers are signed by themselves"}  # fmt: skip
+    say(f"mode      {view['mode']}: {what[view['mode']]}")
+    say(f"at most   {view['max_slots']} slots at a time, {view['max_price_milli'] / 1000:g} favours per core-second, each contract for "
+        f"{format_duration(view['time_frame_s'])}")  # fmt: skip
+    say(f"a day     {view['contracts_per_day']} contracts ({view['contracts_left']} left), {view['core_hours_per_day']:g} core-hours "
+        f"({view['core_hours_left']:g} left)")  # fmt: skip
 
 
 @borrow.command()

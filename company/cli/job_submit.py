@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from company.cli.framework import DURATION, SIZE, Command, Session, pass_session
 from company.cli.output import note, print_json, safe, say, short_digest, size
 from company.errors import INTERRUPTED
+from p2p.base.errors import UsageError
 
 
 @click.command(cls=Command)
@@ -18,6 +20,7 @@ from company.errors import INTERRUPTED
 @click.option("-p", "--param", "params", multiple=True, metavar="K=V", help="A parameter of the package; V is JSON where it reads as JSON.")
 @click.option("--name", help="How the job is called.")
 @click.option("--where", type=click.Choice(["own", "trusted", "any"]), default="own", help="Whose workers may compute it.")
+@click.option("--yes-foreign", is_flag=True, help="With --where trusted or any: who will see the job's parts was read and confirmed.")
 @click.option("--priority", type=int, default=0, help="Higher goes first within your own jobs.")
 @click.option("--time-limit", type=DURATION, help="Per fragment: 90s, 10m (else the package's, else 10 min).")
 @click.option("--memory", type=SIZE, help="Per fragment: 512MiB, 2GiB (else the package's).")
@@ -46,6 +49,8 @@ def submit(
     values = parse_params(params)  # before anything is uploaded
     has_data = _is_path(data)  # what is missing is said before anything is sent
     client = session.client()
+    if options["where"] != "own" and not options["yes_foreign"]:
+        options["yes_foreign"] = _confirm(session, options["where"])
     package_ref = _package(session, pkg)
     data_ref = data
     if has_data:
@@ -75,6 +80,21 @@ def submit(
     else:
         say(f"Follow it: company job watch {job.id}")
     return None
+
+
+def _confirm(session: Session, where: str) -> bool:
+    """Let the user read who will see what, and ask. Raises `UsageError` where nobody can be asked."""
+    from company.foreign_words import foreign_words
+
+    if session.as_json or not sys.stdin.isatty():
+        raise UsageError("foreign-unconfirmed", " ".join(foreign_words(where)), hint="read this, then give --yes-foreign")
+    active = session.client().contracts.list("active")["items"]
+    companies = {f"{c['name'] or 'unnamed'} ({c['company']})": None for c in active if c["role"] == "borrower"}
+    words = foreign_words(where, tuple(companies)[:20])
+    for line in words:
+        say(safe(line))
+    click.confirm("Submit it?", abort=True)
+    return True
 
 
 def _package(session: Session, pkg: str) -> str:

@@ -103,6 +103,8 @@ def details(view: Mapping[str, Any], now: float) -> str:
         ("times", ", ".join(f"{word} {ago(view.get(key), now)}" for key, word in _TIMES)),
         ("CPU", format_duration(float(view.get("cpu_s") or 0))),
     ]
+    if view.get("borrowed"):
+        rows.append(("own slots", str(view.get("slots_own", 0))))
     for borrowed in view.get("borrowed") or []:
         rows.append(("borrowed", borrowed_text(borrowed)))
     if view.get("result_digest"):
@@ -112,12 +114,17 @@ def details(view: Mapping[str, Any], now: float) -> str:
     return "\n".join([*lines, *waiting_lines(view)])
 
 
+CLOCKS = (("ends_in_s", "ends in"), ("lease_left_s", "silence ends it in"))
+
+
 def borrowed_text(borrowed: Mapping[str, Any]) -> str:
     """What one other company does for a job."""
     waiting = int(borrowed.get("provisional", 0))
+    clocks = [f"{label} {format_duration(float(borrowed[key]))}" for key, label in CLOCKS if borrowed.get(key) is not None]
     contract = f", contract {str(borrowed['contract'])[:16]}" if borrowed.get("contract") else ""
     checked = f", {waiting} of them wait to be checked" if waiting else ""
-    return f"{borrowed['company']}: {borrowed.get('slots', 0)} slots, {borrowed.get('results', 0)} results{checked}{contract}"
+    text = f"{borrowed['company']}: {borrowed.get('slots', 0)} slots, {borrowed.get('results', 0)} results{checked}{contract}"
+    return ", ".join([text, *clocks])
 
 
 def ending(view: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from company.cli.framework import DURATION, LazyGroup, Session, pass_session
-from company.cli.output import ago, counted, print_json, safe, say
+from company.cli.framework import DURATION, SIZE, LazyGroup, Session, pass_session
+from company.cli.output import ago, counted, print_json, safe, say, size
 from company.config import parse_duration_s
 from p2p.base.errors import UsageError
 
@@ -25,6 +25,12 @@ from p2p.base.errors import UsageError
 @click.option("--price", type=click.FloatRange(0), default=0.0, metavar="FAVOURS", help="Asked per unit given; 0 asks nothing.")
 @click.option("--max-frame", type=DURATION, metavar="TIME", help="Longest contract, such as 2h.")
 @click.option(
+    "--max-load", type=click.FloatRange(0, 1), default=0.0, metavar="0..1", help="Only while you use less of this machine yourself."
+)
+@click.option("--only-on-mains", is_flag=True, help="Not while this machine runs on its battery.")
+@click.option("--max-memory", type=SIZE, metavar="SIZE", help="For all guests together.")
+@click.option("--max-disk", type=SIZE, metavar="SIZE", help="Scratch of all guests together.")
+@click.option(
     "--auto-accept",
     type=click.Choice(("never", "trusted", "any")),
     default="never",
@@ -34,7 +40,8 @@ from p2p.base.errors import UsageError
 @click.pass_context
 def lend(
     ctx: click.Context, max_workers: int | None, until: str | None, schedule: str, min_trust: float, only_to: tuple[str, ...], price: float,
-    max_frame: float | None, auto_accept: str, preview: bool,
+    max_frame: float | None, max_load: float, only_on_mains: bool, max_memory: int | None, max_disk: int | None, auto_accept: str,
+    preview: bool,
 ) -> None:  # fmt: skip
     """Offer idle workers to other companies. The offer is signed and found in the network until `company lend stop`."""
     if ctx.invoked_subcommand is not None:
@@ -44,7 +51,8 @@ def lend(
         raise click.UsageError("give --max-workers N (slots), or status, or stop")
     view = session.client().network.lend(
         max_workers, until=until_of(until, time.time()), schedule=schedule, min_trust=min_trust, only_to=list(only_to),
-        price_milli=round(price * 1000), max_frame_s=int(max_frame or 0), auto_accept=auto_accept, preview=preview,
+        price_milli=round(price * 1000), max_frame_s=int(max_frame or 0), max_load=max_load, only_on_mains=only_on_mains,
+        max_memory_bytes=max_memory or 0, max_disk_bytes=max_disk or 0, auto_accept=auto_accept, preview=preview,
     )  # fmt: skip
     _show(session, view)
 
@@ -57,10 +65,11 @@ def status(session: Session) -> None:
 
 
 @lend.command()
+@click.option("--now", is_flag=True, help="Also take every slot back: what runs for others is stopped within seconds.")
 @pass_session
-def stop(session: Session) -> None:
-    """Withdraw every offer, now."""
-    _show(session, session.client().network.stop_lending())
+def stop(session: Session, now: bool) -> None:
+    """Withdraw every offer. What runs under contracts goes on to their end, unless --now."""
+    _show(session, session.client().network.stop_lending(now=now))
 
 
 def until_of(text: str | None, now: float) -> float | None:
@@ -90,6 +99,10 @@ def _show(session: Session, view: dict[str, Any]) -> None:
         terms += [view["schedule"]] if view["schedule"] else []
         terms += [f"trust at least {view['min_trust']:g}"] if view["min_trust"] else []
         terms += [f"only to {', '.join(view['only_to'])}"] if view["only_to"] else []
+        terms += [f"while its owner uses at most {view['max_load']:.0%} of this machine"] if view["max_load"] else []
+        terms += ["on mains only"] if view["only_on_mains"] else []
+        terms += [f"{size(view['max_memory_bytes'])} of memory in all"] if view["max_memory_bytes"] else []
+        terms += [f"{size(view['max_disk_bytes'])} of scratch in all"] if view["max_disk_bytes"] else []
         say(f"  terms     {safe('; '.join(terms))}")
         asked = {
             "never": "every offer waits for you: company contract list --inbox",

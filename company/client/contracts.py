@@ -46,6 +46,13 @@ class ContractsClient:
         """The file that `company contract verify` reads."""
         return self._transport.request("GET", path_of("contracts", ref, "export")).body
 
+    def borrow_policy(self, **changes: Any) -> dict[str, Any]:
+        """What is borrowed by itself; with ``changes`` (fields of `company.contract_views.BorrowPolicyRequest`) changed first."""
+        body = {k: v for k, v in changes.items() if v is not None}
+        if body:
+            return dict(self._transport.json("PUT", "/api/v1/borrow/policy", body))
+        return dict(self._transport.json("GET", "/api/v1/borrow/policy"))
+
     def reputation(self) -> dict[str, Any]:
         """Everybody that a receipt names."""
         return dict(self._transport.json("GET", "/api/v1/reputation"))

@@ -54,6 +54,6 @@ class NetworkClient:
         body = {"max_workers": max_workers, **{k: v for k, v in terms.items() if v is not None}}
         return dict(self._transport.json("PUT", "/api/v1/lending", body, timeout_s=SLOW_S))
 
-    def stop_lending(self) -> dict[str, Any]:
-        """Withdraw every offer."""
-        return dict(self._transport.json("DELETE", "/api/v1/lending", timeout_s=SLOW_S))
+    def stop_lending(self, *, now: bool = False) -> dict[str, Any]:
+        """Withdraw every offer; with ``now`` also end what runs for others, at once."""
+        return dict(self._transport.json("DELETE", f"/api/v1/lending{'?now=1' if now else ''}", timeout_s=SLOW_S))

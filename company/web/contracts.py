@@ -30,6 +30,7 @@ SECTIONS: Final = (
     ("settled", "Settled", ""),
     ("ended", "Refused, taken back or lapsed", ""),
 )
+POLICY_FIELDS: Final = ("mode", "max_slots", "contracts_per_day", "core_hours_per_day")
 MIB: Final = 1 << 20
 ACTIONS: Final = ("accept", "reject", "withdraw", "counter", "renew", "revoke", "send", "discard", "later", "block")
 
@@ -44,7 +45,8 @@ class ContractPages:
         """All of them, those first that wait for an answer."""
         found = await call.chief.contracts.list_contracts(None)
         by_section = {name: [c for c in found if c.section == name] for name, _, _ in SECTIONS}
-        return self._pages.show(call, "contracts.html", contracts=by_section, sections=SECTIONS, max_shown=MAX_SHOWN)
+        policy = call.chief.contracts.borrow_policy()
+        return self._pages.show(call, "contracts.html", contracts=by_section, sections=SECTIONS, max_shown=MAX_SHOWN, policy=policy)
 
     async def show(self, call: Call) -> Response:
         """One: what it says in plain language beside the exact text."""
@@ -65,7 +67,7 @@ class ContractPages:
 
     async def write(self, call: Call) -> Response:
         """The form of a new offer."""
-        return await self._form(call, {"company": call.request.query.get("company", "")[:200]})
+        return await self._form(call, {name: call.request.query.get(name, "")[:200] for name in ("company", "slots", "package")})
 
     async def _form(self, call: Call, typed: Mapping[str, str], problem: Problem | None = None) -> Response:
         packages = await call.chief.list_packages()
@@ -81,6 +83,17 @@ class ContractPages:
         except ParallelError as error:
             return await self._form(call, fields, problem_of(error, call.request.path))
         return redirect(f"{AT}/{quote(view.id, safe='')}")
+
+    async def policy(self, call: Call) -> Response:
+        """What is borrowed for jobs by itself."""
+        fields = await read_form(call)
+        wanted: dict[str, Any] = {name: fields[name] for name in POLICY_FIELDS if fields.get(name)}
+        if fields.get("price"):
+            wanted["max_price_milli"] = _milli(fields["price"])
+        if fields.get("time_frame"):
+            wanted["time_frame_s"] = _seconds(fields["time_frame"])
+        await call.chief.contracts.set_borrow_policy(convert_untrusted(wanted, cv.BorrowPolicyRequest, strict=False))
+        return redirect(f"{AT}#policy")
 
     async def act(self, call: Call) -> Response:
         """Do what a button of a contract's page says; what is refused is said above the page as it is now."""
@@ -113,6 +126,7 @@ class ContractPages:
             get("/new", self.write, "operator"),
             get("/{id}", self.show),
             form("/new", self.draft),
+            form("/policy", self.policy),
             form("/{id}/{action}", self.act),
         ]
 

@@ -86,8 +86,8 @@ class NetworkPages:
 
     async def stop(self, call: Call) -> Response:
         """Withdraw every offer."""
-        await read_form(call)
-        await call.chief.network.stop_lending()
+        fields = await read_form(call)
+        await call.chief.network.stop_lending(now=fields.get("now") == "1")
         return redirect(f"{AT}#lend")
 
     def endpoints(self) -> list[Endpoint]:

@@ -21,13 +21,16 @@ from company.chief.api.problem import BadRequest, Problem, problem_of
 from company.chief.api.uploads import DEFAULT_PACKAGE_BYTES, MAX_PARTS
 from company.chief.facade import TooLarge
 from company.config import parse_params, parse_size_bytes
+from company.foreign_words import foreign_words
 from company.web.pages import Pages, redirect
 from company.web.trees import TarSpool
 from p2p.base.errors import ParallelError
 from p2p.net.http_types import BodyTooLarge, Part, Response
 
 DEFAULT_DATA_BYTES: Final = 1 << 40
-FIELDS: Final = frozenset({"package", "dataset", "name", "params", "where", "priority", "max_fails", "time_limit_s", "memory", "data_name"})
+FIELDS: Final = frozenset(
+    {"package", "dataset", "name", "params", "where", "priority", "max_fails", "time_limit_s", "memory", "data_name", "yes_foreign"}
+)
 
 
 @dataclass(slots=True)
@@ -62,6 +65,7 @@ class SubmitPages:
             datasets=await call.chief.list_datasets(),
             fields=dict.fromkeys(FIELDS, "") | fields,
             problem=problem,
+            foreign=foreign_words("any")[1:],
             limits=call.chief.limits(),
         )
 
@@ -143,6 +147,7 @@ def _request_of(read: _Read) -> views.JobSubmit:
         raise BadRequest(f"{what}-missing", f"Choose a {what} or upload one.")
     body: dict[str, Any] = {"package": package, "dataset": dataset}
     body |= {key: fields[key] for key in ("name", "where", "priority", "max_fails", "time_limit_s") if fields.get(key)}
+    body["yes_foreign"] = fields.get("yes_foreign") == "1"
     if fields.get("memory"):
         body["memory_bytes"] = parse_size_bytes(fields["memory"])
     text = fields.get("params", "")

@@ -59,7 +59,7 @@ def graph_of(found: Sequence[cv.ReputationView]) -> Graph:
     for hops in (1, 2, 3):
         ring = [v for v in shown if min(max(v.hops, 1), 3) == hops]
         for place, view in enumerate(ring):
-            angle = 2 * pi * (place + 0.5 * (hops - 1)) / len(ring) - pi / 2
+            angle = 2 * pi * (place + 0.35 * (hops - 1)) / len(ring) - pi / 2
             x, y = middle + RINGS[hops] * cos(angle), middle + RINGS[hops] * sin(angle)
             label = (view.name or view.company)[:LABEL_CHARS]
             at[view.company] = Node(view.company, label, x, y, 6 + 12 * view.score, "forked" if view.is_forked else "known")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from company.errors import CompanyError
 from tests.support.companies import Companies
 from tests.support.company_processes import MERGE_LIST, SPLIT_RANGE, until
 
@@ -64,9 +65,23 @@ def test_from_a_request_to_a_receipt_through_a_kill_of_each_side(tmp_path: Path)
         # a chief that is stopped says so: the other side need not wait for the lease, and stops as fast itself
         third = str(borrower.contracts.request(lender_id, slots=1, time_frame_s=600)["id"])
         until(lambda: borrower.contracts.show(third)["state"] == "active", "bound again", timeout_s=20)
+        saved = tmp_path / "saved.tar"
+        assert companies.of["borrower"].command("admin", "backup", str(saved)).returncode == 0
         companies.of["lender"].stop("chief")
         until(lambda: borrower.contracts.show(third)["state"] != "active", "the borrower was told", timeout_s=5)
         assert borrower.contracts.show(third)["causes"] == {"lender": "the company was shut down"}
         began = time.monotonic()
         companies.of["borrower"].stop("chief")
         assert time.monotonic() - began < 15.0
+        # a backup of a running contract goes on with everything else, and signs nothing more: not one number twice
+        into = {"COMPANY_HOME": str(tmp_path / "restored" / "home")}
+        refused = companies.of["borrower"].command("admin", "restore", str(saved), environ=into)
+        assert refused.returncode != 0 and "contracts-in-backup" in refused.stderr
+        done = companies.of["borrower"].command("admin", "restore", str(saved), "--end-contracts", environ=into)
+        assert done.returncode == 0, done.stderr
+        companies.start("restored", workers=0)
+        restored = companies.client("restored")
+        found = {c["id"]: c for c in restored.contracts.list()["items"]}
+        assert {id_, second["id"]} <= set(found) and restored.contracts.list("active")["items"] == []
+        with pytest.raises(CompanyError, match="signs no more"):
+            restored.contracts.request(lender_id, package=found[id_]["text"][0][1], slots=1)

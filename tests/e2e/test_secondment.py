@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def test_a_job_without_an_own_slot_is_done_by_a_borrowed_one_and_both_sides_coun
 ) -> None:
     package = write_package(tmp_path / "p", SQUARE)
     stays = both.borrower.client.submit(package, numbers, params={"n": 3})
-    job = both.borrower.client.submit(package, numbers, params={"n": 300}, where="any")
+    job = both.borrower.client.submit(package, numbers, params={"n": 300}, where="any", yes_foreign=True)
     contract = both.sign(processor_of(package), contract="plain", state="accepted")
     both.turn(contract, "active")  # only now work flows
     began = time.monotonic()
@@ -82,12 +83,12 @@ def test_a_job_without_an_own_slot_is_done_by_a_borrowed_one_and_both_sides_coun
     assert not list((both.lender.home / "workers" / "lent0" / "scratch").glob("guest-*")), "nothing of the guest is left"
 
 
-@pytest.mark.parametrize("share", [0.2])
+@pytest.mark.parametrize("share", [0.05, 0.2, 1.0] if os.environ.get("FAULTS_FULL") else [0.2])
 def test_a_lender_that_answers_wrongly_is_caught_and_the_result_is_exact(numbers: Path, tmp_path: Path, share: float) -> None:
     liar = (sys.executable, "-m", "tests.support.lying_worker", str(share))
     with TwoCompanies(tmp_path, own_slots=1, lender_program=liar) as both:
         package = write_package(tmp_path / "p", SQUARE)
-        job = both.borrower.client.submit(package, numbers, params={"n": 1200}, where="any")
+        job = both.borrower.client.submit(package, numbers, params={"n": 1200}, where="any", yes_foreign=True)
         both.sign(processor_of(package))
         job.wait(90)
         assert job.state == "done", job.view
@@ -100,7 +101,7 @@ def test_slots_that_are_taken_back_cost_no_try_and_what_they_ran_ends_at_once(bo
     package = write_package(
         tmp_path / "p", SLOW, split="def split(data):\n    yield from ['quick', 'slow']\n",
     )  # fmt: skip
-    job = both.borrower.client.submit(package, numbers, where="any")
+    job = both.borrower.client.submit(package, numbers, where="any", yes_foreign=True)
     contract = both.sign(processor_of(package), contract="taken back", check="none")
     until(lambda: job.status()["fragments"]["done"] == 1 and job.view["fragments"]["leased"] == 1, "the slow one runs abroad")
     (lent,) = job.view["borrowed"]
@@ -120,7 +121,7 @@ def test_slots_that_are_taken_back_cost_no_try_and_what_they_ran_ends_at_once(bo
 
 def test_a_guest_that_passes_the_contracts_limits_breaks_it(both: TwoCompanies, numbers: Path, tmp_path: Path) -> None:
     package = write_package(tmp_path / "p", "def process(fragment):\n    while True:\n        pass\n", manifest='time_limit = "1s"\n')
-    job = both.borrower.client.submit(package, numbers, params={"n": 4}, where="any", max_fails="100%")
+    job = both.borrower.client.submit(package, numbers, params={"n": 4}, where="any", yes_foreign=True, max_fails="100%")
     contract = both.sign(processor_of(package), contract="limits", check="none", fragment_s=1)
     broken = both.wait_told(both.lender, "breach", timeout_s=30)
     assert broken["cause"] == "OVERRUN"
@@ -135,7 +136,7 @@ def test_whoever_is_killed_the_result_is_exact(both: TwoCompanies, numbers: Path
     package = write_package(
         tmp_path / "p", "def process(fragment):\n    import time\n    time.sleep(0.01)\n    return fragment * fragment\n"
     )
-    job = both.borrower.client.submit(package, numbers, params={"n": 300}, where="any")
+    job = both.borrower.client.submit(package, numbers, params={"n": 300}, where="any", yes_foreign=True)
     contract = both.sign(processor_of(package), contract="kills")
     done = 0
     for victim in ("worker", "lender", "borrower"):

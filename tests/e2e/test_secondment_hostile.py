@@ -47,7 +47,7 @@ def test_a_guests_package_is_refused_everything_that_an_own_one_is(both: TwoComp
         tmp_path / "p", module("process", list(ESCAPES.values())), split="def split(data):\n    yield 1\n",
         manifest='memory = "1GiB"\ntime_limit = "60s"\n',
     )  # fmt: skip
-    job = both.borrower.client.submit(package, numbers, params={"x": around}, where="any")
+    job = both.borrower.client.submit(package, numbers, params={"x": around}, where="any", yes_foreign=True)
     contract = both.sign(processor_of(package), contract="escapes", check="none", memory_mib=1024, disk_mib=16, fragment_s=60)
     job.wait(60)
     assert job.state == "done", job.view
@@ -111,7 +111,7 @@ def test_a_guest_that_asks_for_more_than_its_batch_is_refused(both: TwoCompanies
     package = write_package(tmp_path / "p", "def process(fragment):\n    return len(fragment)\n", split=LARGE)
     other = write_package(tmp_path / "q", "def process(fragment):\n    return 2\n")
     secret = both.borrower.client.submit(other, numbers, params={"n": 5})
-    job = both.borrower.client.submit(package, numbers, where="any")
+    job = both.borrower.client.submit(package, numbers, where="any", yes_foreign=True)
     until(lambda: job.status()["fragments"]["total"] == 4, "it is split")
     processor = processor_of(package)
     contract = both.sign(processor, contract="forged", check="none", at="borrower")

@@ -17,7 +17,7 @@ import trio
 
 from company import views
 from company.chief.contracts.desk_port import ContractsPort
-from company.chief.contracts.front import ContractsOff
+from company.chief.contracts.off import ContractsOff
 from company.chief.facade import Conflict, Invalid, NotFound, Principal, Refused, StorageFull, StoredFile, Streamed, TooLarge
 from company.chief.network.off import NetworkOff
 from company.chief.network.port import NetworkPort

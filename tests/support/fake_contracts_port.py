@@ -113,6 +113,22 @@ class FakeContractsPort:
     async def export(self, ref: str) -> bytes:
         return b"contract"
 
+    def clocks(self, ref: str) -> tuple[float | None, float | None]:
+        return 600.0, 42.0
+
+    def borrow_policy(self) -> cv.BorrowPolicyView:
+        return cv.BorrowPolicyView(
+            mode="ask", max_slots=16, contracts_per_day=20, core_hours_per_day=100.0, max_price_milli=1000, time_frame_s=3600,
+            contracts_left=19, core_hours_left=98.5,
+        )  # fmt: skip
+
+    async def set_borrow_policy(self, request: cv.BorrowPolicyRequest) -> cv.BorrowPolicyView:
+        self.done.append(("policy", "", request))
+        return self.borrow_policy()
+
+    def suggestions(self) -> list[ReasonView]:
+        return []
+
     def reputation(self) -> list[cv.ReputationView]:
         near = self._view(NEAR, hops=1, computed_for_us_core_ms=7_200_000, given_core_ms=3_600_000)
         return [near, self._view(OTHER, hops=2, over={NEAR: 3_600_000}), self._view("co-dddddddddddddddd", hops=3, is_forked=True)]

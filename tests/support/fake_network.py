@@ -96,7 +96,8 @@ class FakeNetwork:
             self.lent = view
         return view
 
-    async def stop_lending(self) -> nv.LendingView:
+    async def stop_lending(self, *, now: bool = False) -> nv.LendingView:
+        self.done.append("stop now" if now else "stop")
         self.lent = nv.LendingView(state="not-lending", text="Nothing is lent.")
         return self.lent
 

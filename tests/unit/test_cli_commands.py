@@ -96,9 +96,26 @@ def test_every_field_of_a_submission_is_one_that_the_chief_knows(call: Call, chi
 
     from company.views import JobSubmit
 
-    options = ("--where", "any", "--priority", "3", "--retries", "1", "--batching", "none", "--matching", "seed", "--time-limit", "1m")
+    assert call("job", "submit", "p", "d", "--where", "any")[0] == 2, "who will see it was not confirmed, and nobody can be asked here"
+    assert not chief.requests("POST", "/api/v1/jobs")
+    options = (
+        "--where",
+        "any",
+        "--yes-foreign",
+        "--priority",
+        "3",
+        "--retries",
+        "1",
+        "--batching",
+        "none",
+        "--matching",
+        "seed",
+        "--time-limit",
+        "1m",
+    )
     assert call("job", "submit", "p", "d", *options)[0] == 0
     parsed = msgspec.json.decode(chief.requests("POST", "/api/v1/jobs")[0][1], type=JobSubmit)  # refuses unknown fields
+    assert parsed.yes_foreign
     assert (parsed.where, parsed.priority, parsed.retries, parsed.batching, parsed.matching) == ("any", 3, 1, "none", "seed")
 
 

@@ -22,7 +22,7 @@ COMMANDS = {
     *(f"token {v}" for v in ["create", "list", "revoke", "inspect"]),
     *(f"network {v}" for v in ["status", "peers", "companies", "offers", "ping"]),
     *(f"network bootstrap {v}" for v in ["list", "add", "rm", "test"]),
-    "lend status", "lend stop", "borrow search", "borrow request", "tracker", "reputation explain", "reputation show",
+    "lend status", "lend stop", "borrow search", "borrow request", "borrow policy", "tracker", "reputation explain", "reputation show",
     *(f"contract {v}" for v in ["accept", "block", "counter", "discard", "export", "later", "list", "receipts", "reject", "renew"]),
     *(f"contract {v}" for v in ["revoke", "send", "show", "verify"]),
     "admin backup", "admin restore",

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from company import contract_views as cv
-from company.chief.contracts.front import ContractsOff
+from company.chief.contracts.off import ContractsOff
 from company.chief.facade import Conflict
 from company.views import ReasonView
 from company.web.trust_graph import graph_of
@@ -125,6 +125,17 @@ async def test_an_offer_is_written_as_a_draft_and_what_is_wrong_is_said_beside_w
     assert len(contracts.done) == 1
 
 
+async def test_what_is_borrowed_by_itself_is_said_and_changed(browser: Browser, contracts: FakeContractsPort) -> None:
+    text = (await browser.get("/contracts")).text
+    assert "Left today: 19 contracts, 98.5 core-hours" in text and '<option value="ask" selected>' in text
+    csrf = await browser.csrf("/contracts")
+    fields = {"csrf": csrf, "mode": "automatically", "max_slots": "4", "price": "0.5", "time_frame": "30m", "core_hours_per_day": "2.5"}
+    assert (await browser.post("/contracts/policy", fields)).headers["Location"] == "/contracts#policy"
+    asked = cv.BorrowPolicyRequest(mode="automatically", max_slots=4, max_price_milli=500, time_frame_s=1800, core_hours_per_day=2.5)
+    assert contracts.done == [("policy", "", asked)]
+    assert (await browser.post("/contracts/policy", fields | {"mode": "sometimes"})).status == 422
+
+
 async def test_a_text_that_has_changed_is_not_signed_but_shown_again(browser: Browser, contracts: FakeContractsPort) -> None:
     csrf = await browser.csrf(f"/contracts/{INBOX}")
     contracts.changed = True  # while it is being read
@@ -151,7 +162,7 @@ async def test_what_is_refused_is_said_above_the_contract_and_what_was_typed_sta
 
 @pytest.mark.parametrize(
     "path", [f"contracts/{INBOX}/{a}" for a in ("accept", "reject", "counter", "later", "block", "revoke", "renew", "send", "discard")]
-    + ["contracts/new", f"reputation/{OTHER}/ask"],
+    + ["contracts/new", "contracts/policy", f"reputation/{OTHER}/ask"],
 )  # fmt: skip
 async def test_no_form_works_without_its_token_or_for_a_viewer(browser: Browser, contracts: FakeContractsPort, path: str) -> None:
     fields = {"digest": DIGEST, "company": OTHER, "slots": "1", "more": "1h"}

@@ -58,7 +58,10 @@ async def test_lending_is_previewed_begun_and_stopped(browser: Browser, network:
     assert isinstance(asked, nv.LendRequest) and asked.only_to == [OTHER, "x"] and asked.min_trust == 0.2
     assert asked.until is not None and 7000 < asked.until - time.time() <= 7200
     assert "only to co-bbbbbbbbbbbbbbbb, x" in (await browser.get("/network")).text
+    await browser.post("/network/lend/stop", {"csrf": csrf, "now": "1"})
+    assert network.done[-1] == "stop now"
     await browser.post("/network/lend/stop", {"csrf": csrf})
+    assert network.done[-1] == "stop"
     assert "Nothing is lent." in (await browser.get("/network")).text
     assert (await browser.post("/network/lend", {"csrf": csrf, "max_workers": "many"})).status == 422
 

@@ -10,6 +10,8 @@ from company.chief.api.bodies import read_object, read_struct
 from company.chief.api.gate import Call, Endpoint
 from company.chief.api.problem import BadRequest
 from company.chief.api.replies import json_reply, list_reply
+from company.chief.network.off import HINT, TEXT
+from p2p.base.errors import Unavailable
 from p2p.net.http_types import Response
 
 _JSON: Final = "application/json"
@@ -96,6 +98,19 @@ async def export(call: Call) -> Response:
     return Response(200, headers, data, _BYTES)
 
 
+async def borrow_policy(call: Call) -> Response:
+    """What is borrowed without asking."""
+    found = call.chief.contracts.borrow_policy()
+    if found is None:
+        raise Unavailable("network-off", TEXT, hint=HINT)
+    return json_reply(found)
+
+
+async def set_borrow_policy(call: Call) -> Response:
+    """Change it."""
+    return json_reply(await call.chief.contracts.set_borrow_policy(await read_struct(call.request, cv.BorrowPolicyRequest, call.raw)))
+
+
 async def reputation(call: Call) -> Response:
     """Everybody that a receipt names."""
     return list_reply(call.chief.contracts.reputation())
@@ -137,6 +152,11 @@ def contract_endpoints() -> list[Endpoint]:
         make("POST", f"{one}/block", block, "operator", "Deal with this company no more", answer=_JSON),
         make("GET", f"{one}/receipts", receipts, "viewer", "Halves of the receipt", answer=cv.ReceiptView, is_list=True),
         make("GET", f"{one}/export", export, "viewer", "Every signed message, for verifying anywhere", answer=_BYTES),
+        make("GET", "/borrow/policy", borrow_policy, "viewer", "What is borrowed for jobs by itself", answer=cv.BorrowPolicyView),
+        make(
+            "PUT", "/borrow/policy", set_borrow_policy, "operator", "Change what is borrowed by itself", body=cv.BorrowPolicyRequest,
+            answer=cv.BorrowPolicyView,
+        ),
         make("GET", "/reputation", reputation, "viewer", "What receipts say of companies", answer=cv.ReputationView, is_list=True),
         make("GET", "/reputation/{company}", explain, "viewer", "A score with its inputs", answer=cv.ReputationExplained),
         make(

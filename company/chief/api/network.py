@@ -6,7 +6,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from company import network_views as nv
-from company.chief.api.bodies import read_object, read_struct
+from company.chief.api.bodies import flag, read_object, read_struct
 from company.chief.api.gate import Call, Endpoint
 from company.chief.api.problem import BadRequest
 from company.chief.api.replies import json_reply, list_reply
@@ -85,7 +85,7 @@ async def lend(call: Call) -> Response:
 
 async def stop_lending(call: Call) -> Response:
     """Lend no more."""
-    return json_reply(await call.chief.network.stop_lending())
+    return json_reply(await call.chief.network.stop_lending(now=flag(call.request, "now")))
 
 
 async def tracker_peers(call: Call) -> Response:
@@ -128,7 +128,7 @@ def network_endpoints() -> list[Endpoint]:
         ),
         make("GET", f"{api}/lending", lending, "viewer", "What is lent", answer=nv.LendingView),
         make("PUT", f"{api}/lending", lend, "operator", "Lend, or preview it", body=nv.LendRequest, answer=nv.LendingView),
-        make("DELETE", f"{api}/lending", stop_lending, "operator", "Withdraw every offer", answer=nv.LendingView),
+        make("DELETE", f"{api}/lending", stop_lending, "operator", "Withdraw every offer", query=("now",), answer=nv.LendingView),
         # open: a tracker is for strangers; entries are signed and bounded
         make("GET", "/tracker/peers", tracker_peers, "open", "A sample of companies, signed by themselves", answer=_JSON),
         make(

@@ -15,8 +15,10 @@ from company.chief.contracts.driver import BookDriver
 from company.chief.contracts.links import Links
 from company.chief.contracts.living import Living
 from company.chief.contracts.notes import Notes
+from company.chief.contracts.seeking import Seeker
 from company.chief.contracts.service import ContractService
 from company.chief.contracts.trust import Trust
+from company.chief.contracts.wanting import Need
 from company.chief.facade import Conflict, NotFound
 from company.chief.library import Library
 from company.chief.network.contact import Contact
@@ -35,7 +37,7 @@ from p2p.reputation.evidence import Evidence
 
 async def build_contracts(
     *, identity: Identity, network: NetworkService, store: Store, committer: Committer, library: Library,
-    jobs: Callable[[], list[views.JobView]], on_change: Callable[[str], None],
+    jobs: Callable[[], list[views.JobView]], needs: Callable[[], list[Need]], on_change: Callable[[str], None],
 ) -> ContractService:  # fmt: skip
     """A contract service, loaded and not yet running."""
     ground = network.ground
@@ -110,10 +112,12 @@ async def build_contracts(
         driver=driver, links=Links(dialler.open, way_to, on_message=driver.on_message, on_connected=driver.on_connected),
         living=Living(driver, contact_of), desk=desk, trust=trust,
         lending=lambda: (advertising.policy, advertising.standing, advertising.facts()), on_change=on_change,
+        seeker=Seeker(desk=desk, store=store, search=network.search, needs=needs),
     )  # fmt: skip
     late.append(service)
     await service.load()
     network.door.contracts, network.door.halves = service.links.serve, trust.answer
+    network.reclaim = service.reclaim
     ground.trust_of, ground.promised = trust.score, lambda: book.slots.promised
     return service
 

@@ -72,9 +72,20 @@ class Desk:
         key = self._live_key(ref)
         return self.info(key) if key is not None else self._over(await self.archive.find(ref))
 
+    def clocks(self, ref: str) -> tuple[float | None, float | None]:
+        """Seconds to the end of its time frame, and until silence ends it; None where it does not run."""
+        key = self._live_key(ref)
+        view = self.info(key) if key is not None else None
+        return (view.ends_in_s, view.lease_left_s) if view is not None else (None, None)
+
     def waiting(self) -> int:
         """Offers and proposals that wait for this side and were not put off: the badge."""
-        return sum(self.info(key).section == "inbox" and key.nonce not in self.notes.later for key in self.driver.book.contracts)
+        return sum(self._waits(key) and key.nonce not in self.notes.later for key in self.driver.book.contracts)
+
+    def _waits(self, key: b.Key) -> bool:
+        a, told = self.driver.book.contracts[key].a, self.driver.told.get(key)
+        state = told.state if told is not None and told.state is not State.DRAFT else a.state
+        return rules.section_of(a.role, state, has_suggestion=bool(a.suggestion)) == "inbox"
 
     def info(self, key: b.Key) -> cv.ContractInfo:
         """A contract that is in memory."""

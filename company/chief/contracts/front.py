@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from company import contract_views as cv
 from company.chief.contracts.desk import Desk
+from company.chief.contracts.seeking import Seeker
 from company.chief.contracts.trust import Trust
+from company.views import ReasonView
 
 
 @dataclass(slots=True)
@@ -15,6 +17,7 @@ class Front:
 
     desk: Desk
     trust: Trust
+    seeker: Seeker
 
     async def list_contracts(self, section: str | None) -> list[cv.ContractInfo]:
         return await self.desk.list_contracts(section)
@@ -60,6 +63,20 @@ class Front:
 
     async def export(self, ref: str) -> bytes:
         return await self.desk.export(ref)
+
+    def clocks(self, ref: str) -> tuple[float | None, float | None]:
+        return self.desk.clocks(ref)
+
+    def borrow_policy(self) -> cv.BorrowPolicyView:
+        return self.seeker.view()
+
+    async def set_borrow_policy(self, request: cv.BorrowPolicyRequest) -> cv.BorrowPolicyView:
+        changes = {name: value for name in request.__struct_fields__ if (value := getattr(request, name)) is not None}
+        await self.seeker.set_policy(replace(self.seeker.policy, **changes))
+        return self.seeker.view()
+
+    def suggestions(self) -> list[ReasonView]:
+        return self.seeker.suggestions()
 
     def reputation(self) -> list[cv.ReputationView]:
         return self.trust.ranking()

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from company import contract_views as cv
 from company.chief.network.off import HINT, TEXT
+from company.views import ReasonView
 from p2p.base.errors import Unavailable
 
 
@@ -17,6 +18,18 @@ class ContractsOff:
 
     def waiting(self) -> int:
         return 0
+
+    def suggestions(self) -> list[ReasonView]:
+        return []
+
+    def clocks(self, ref: str) -> tuple[float | None, float | None]:
+        return None, None
+
+    def borrow_policy(self) -> cv.BorrowPolicyView | None:
+        return None
+
+    async def set_borrow_policy(self, request: cv.BorrowPolicyRequest) -> cv.BorrowPolicyView:
+        self._refuse()
 
     def reputation(self) -> list[cv.ReputationView]:
         return []

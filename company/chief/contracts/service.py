@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Never
 
 import trio
 
@@ -13,9 +14,10 @@ from company.chief.contracts.desk import Desk
 from company.chief.contracts.driver import BookDriver
 from company.chief.contracts.links import Links
 from company.chief.contracts.living import Living
+from company.chief.contracts.seeking import Seeker
 from company.chief.contracts.trust import Trust
+from company.chief.network.lending import RECLAIMED, Policy, Standing, most_slots
 from company.chief.network.lending import Facts as LendingFacts
-from company.chief.network.lending import Policy, Standing
 from p2p.base.errors import Unavailable, UsageError
 from p2p.base.keys import company_id_text
 from p2p.contracts import book as b
@@ -25,6 +27,9 @@ from p2p.contracts.table import LIVE, State
 from p2p.contracts.terms import Cause, Facts, Role, terms_digest
 
 ACTIVATION_S = 30  # for the borrower's chief to commit, between machines
+RECLAIM_S = 8.0  # a worker that is away ends by its own clock; its slots are free here after that long
+STOPPING = frozenset({State.REVOKING, State.EXPIRED, State.BROKEN})  # something of it may run yet
+FOLLOW_S = 1.0  # how often running contracts are held against the lending policy
 FAREWELL_S = 3.0  # for revocations to leave when the chief stops
 _log = logging.getLogger("company.chief.contracts")
 
@@ -40,19 +45,22 @@ class ContractService:
     trust: Trust
     lending: Callable[[], tuple[Policy | None, Standing, LendingFacts]]
     on_change: Callable[[str], None]
+    seeker: Seeker
+    _moved: trio.Event = field(default_factory=trio.Event)
 
     async def load(self) -> None:
         """Take up what was open before."""
         self.driver.listener = self
         await self.trust.load()
         await self.desk.notes.load()
+        await self.seeker.load()
         self.driver.book.blocked = set(self.desk.notes.blocked)
         await self.driver.load()
 
     async def run(self) -> None:
         """Until cancelled. What is not on disk then was never said: as after a kill, the journals go on from there."""
         async with trio.open_nursery() as nursery:
-            for part in (self.links.run, self.driver.run, self.trust.run, self.trust.learn):
+            for part in (self.links.run, self.driver.run, self.trust.run, self.trust.learn, self.seeker.run, self.follow):
                 nursery.start_soon(part)
             try:
                 for key in list(self.driver.book.contracts):
@@ -67,6 +75,16 @@ class ContractService:
         with trio.move_on_after(FAREWELL_S):
             await self._revoke_all()
         self.driver.close()
+
+    async def reclaim(self) -> None:
+        """Take back every slot that is lent: what runs is stopped, and nothing of it runs when this returns (or `RECLAIM_S` has passed)."""
+        book = self.driver.book
+        mine = [k for k, c in book.contracts.items() if c.a.role is Role.LENDER and c.state in LIVE]
+        for key in mine:
+            self._quietly(key, e.Revoking(Cause.OWNER_RECLAIM, self.driver.wall(), 0, text="the owner stopped lending"))
+        with trio.move_on_after(RECLAIM_S):
+            while any(k in book.contracts and book.contracts[k].state in STOPPING for k in mine):
+                await self._moved.wait()
 
     async def _revoke_all(self) -> None:
         for key, machine in list(self.driver.book.contracts.items()):
@@ -91,8 +109,32 @@ class ContractService:
         policy, standing, facts = self.lending()
         ledger = self.driver.book.slots
         ledger.capacity = self.capacity()
-        free = ledger.free + ledger.of(key)
+        terms, free = machine.a.terms, ledger.free + ledger.of(key)
+        if policy is not None:
+            free = min(free, most_slots(policy, terms.memory_mib, terms.disk_mib, self._promised(but=key)))
         return rules.judge(machine.a.terms, self.trust.asker(key.peer), policy, standing, facts, free)
+
+    def _promised(self, *, but: b.Key) -> tuple[int, int]:
+        """MiB of memory and scratch that other contracts may take."""
+        memory = disk = 0
+        for key, machine in self.driver.book.contracts.items():
+            a = machine.a
+            if key != but and a.role is Role.LENDER and a.terms is not None and (machine.state in LIVE or machine.state is State.ACCEPTED):
+                memory, disk = memory + a.slots * a.terms.memory_mib, disk + a.slots * a.terms.disk_mib
+        return memory, disk
+
+    async def follow(self) -> Never:
+        """Slots under contract go back, with the contract's notice, when the owner's hours, load or battery say so."""
+        while True:
+            _, standing, _ = self.lending()
+            if standing.code in RECLAIMED:
+                for key, machine in list(self.driver.book.contracts.items()):
+                    if machine.a.role is Role.LENDER and machine.state in LIVE and machine.a.terms is not None:
+                        _log.info("contract %s: %s", showing.shown_id(key.nonce), standing.text)
+                        notice_s = machine.a.terms.notice_s
+                        self._quietly(key, e.Revoking(Cause.OWNER_RECLAIM, self.driver.wall(), notice_s, text=standing.text[:80]))
+            await trio.sleep(FOLLOW_S)
+        raise AssertionError("unreachable")
 
     def may_knock(self, peer: bytes) -> tuple[str, str] | None:
         """Whether a company's first offer is looked at: not while nothing is lent, nor from whom it is not meant for."""
@@ -108,6 +150,8 @@ class ContractService:
     # ---- told by the driver -----------------------------------------------------------------------------------------------
     def on_changed(self, key: b.Key, cause: Cause) -> None:
         """A contract is in another state, on disk."""
+        self._moved.set()
+        self._moved = trio.Event()
         self.living.changed(key)
         self._go_on(key)
         self.on_change(showing.shown_id(key.nonce))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import SystemRandom
 
 import trio
@@ -17,8 +17,9 @@ from company.chief.network.dialling import REGISTRY, PeerDialler
 from company.chief.network.finding import Finding
 from company.chief.network.ground import Ground, is_only_here
 from company.chief.network.known import Known
-from company.chief.network.lending import Facts
+from company.chief.network.lending import Facts, Policy
 from company.chief.network.outreach import Outreach
+from company.chief.network.owner_load import OwnerLoad
 from company.chief.network.peer_door import DIALS_BURST, DIALS_PER_S, PER_PEER_BURST, PER_PEER_PER_S, PeerDoor
 from company.chief.network.relay import RelayDesk
 from company.chief.network.service import NetworkService
@@ -61,7 +62,13 @@ async def build_network(
     speed = await trio.to_thread.run_sync(measure_speed)
     dialler = PeerDialler(identity, options.allow_private)
     finding = Finding(ground, store, options.bootstrap, [TrackerState(check_tracker_url(url)) for url in options.trackers])
-    advertising = Advertising(ground, store, lambda: facts_of(ground, workers(), rung, speed), options.relay)
+    owner = OwnerLoad()
+
+    def facts() -> Facts:
+        found, policy = facts_of(ground, workers(), rung, speed), advertising.policy
+        return replace(found, owner_busy=_why_not(owner, policy)) if policy is not None else found
+
+    advertising = Advertising(ground, store, facts, options.relay)
     relays = RelayDesk(is_on=options.relay)
     door = PeerDoor(
         identity=identity, network_id=network_id, directory=directory, relays=relays, allow_private=options.allow_private,
@@ -76,6 +83,10 @@ async def build_network(
     )  # fmt: skip
     await service.load()
     return service
+
+
+def _why_not(owner: OwnerLoad, policy: Policy) -> str:
+    return owner.why_not(policy.max_load_permille / 1000 if policy.max_load_permille else None, policy.needs_mains)
 
 
 def facts_of(ground: Ground, workers: list[views.WorkerView], rung: str, speed: int) -> Facts:

@@ -26,6 +26,7 @@ NEVER_REACHED = (  # by a guest, whatever the terms say
     "more memory, scratch, time or slots than the contract names",
     "anything after it ends: scratch is wiped",
 )
+RECLAIMED = frozenset({"lending-off-schedule", "lending-not-idle", "lending-over"})  # standings in which slots under contract go back too
 QUIET_S = 30.0  # between two advertisements that differ in the number of slots only
 NEWCOMER_TRUST = score(()).value  # 0.05: what the formula gives without any contract
 ISOLATED = ("bubblewrap",)  # a stranger's code runs on no other rung
@@ -42,6 +43,10 @@ class Policy:
     only_to: tuple[str, ...] = ()  # company ids; empty: whoever is trusted enough
     price_milli: int = 0
     max_frame_s: int = 0
+    max_load_permille: int = 0  # of the owner's own use of the chief's machine; 0: not looked at
+    needs_mains: bool = False  # not on battery
+    memory_cap_mib: int = 0  # for all guests together; 0: as much as slots have
+    disk_cap_mib: int = 0
     auto_accept: str = "never"  # offers that fit are signed without a person: never | trusted | any
 
 
@@ -62,6 +67,7 @@ class Facts:
     relays: tuple[Relay, ...]
     minute_of_week: int
     now: UnixTime
+    owner_busy: str = ""  # why the owner's own use of the machine stands against lending now
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,8 @@ def checked(policy: Policy, now: UnixTime) -> Policy:
         raise UsageError("bad-lending", f"--auto-accept is never, trusted or any, got {policy.auto_accept[:20]!r}")
     if not 0 <= policy.min_trust_permille <= 1000:
         raise UsageError("bad-lending", "--min-trust lies in 0..1")
+    if not 0 <= policy.max_load_permille <= 1000 or min(policy.memory_cap_mib, policy.disk_cap_mib) < 0:
+        raise UsageError("bad-lending", "--max-load lies in 0..1, --max-memory and --max-disk are 0 or more")
     if len(policy.only_to) > MAX_NAMED or any(not name.startswith("co-") or len(name) != 19 for name in policy.only_to):
         raise UsageError(
             "bad-lending", f"--to names at most {MAX_NAMED} companies by their id", hint="company network companies lists them"
@@ -101,6 +109,8 @@ def standing(policy: Policy | None, facts: Facts) -> Standing:
     if not schedule.is_on(facts.minute_of_week):
         wait = schedule.minutes_until_change(facts.minute_of_week)
         return Standing("lending-off-schedule", f"Nothing is lent outside {schedule.text}; it begins again in {wait} min.")
+    if facts.owner_busy:
+        return Standing("lending-not-idle", f"Nothing is lent now: {facts.owner_busy}.")
     if facts.rung not in ISOLATED:
         return Standing("lending-unsafe", f"Strangers' work needs the isolation bubblewrap; here it is {facts.rung}. See: company doctor")
     slots = min(policy.max_slots, facts.slots)
@@ -120,6 +130,15 @@ def _advertisement(policy: Policy, facts: Facts, slots: int, python: str) -> Adv
         speed=facts.speed, max_frame_s=policy.max_frame_s, min_trust_permille=policy.min_trust_permille, price_milli=policy.price_milli,
         schedule=policy.schedule,
     )  # fmt: skip
+
+
+def most_slots(policy: Policy, memory_mib: int, disk_mib: int, promised: tuple[int, int]) -> int:
+    """How many slots of this size the caps leave. ``promised``: MiB of memory and of scratch under other contracts."""
+    found = MAX_SLOTS
+    for cap, each, taken in ((policy.memory_cap_mib, memory_mib, promised[0]), (policy.disk_cap_mib, disk_mib, promised[1])):
+        if cap and each:
+            found = min(found, max(0, cap - taken) // each)
+    return found
 
 
 def is_due(new: Advertisement, old: Advertisement | None, since_s: float) -> bool:

@@ -67,7 +67,7 @@ class NetworkOff:
         """Refused."""
         self._refuse()
 
-    async def stop_lending(self) -> nv.LendingView:
+    async def stop_lending(self, *, now: bool = False) -> nv.LendingView:
         """Nothing is lent."""
         return self.lending()
 

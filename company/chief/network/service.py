@@ -39,6 +39,7 @@ class NetworkService:
     relays: RelayDesk
     tracker: TrackerBook
     machines: Callable[[], int]
+    reclaim: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint  # ends all contracts under which slots are lent
     also: list[Callable[[], Awaitable[None]]] = field(default_factory=list)  # what else runs as long as the network does
 
     async def load(self) -> None:
@@ -195,6 +196,8 @@ class NetworkService:
                 max_slots=request.max_workers, until=UnixTime(math.ceil(request.until)) if request.until is not None else None,
                 schedule=request.schedule, min_trust_permille=round(request.min_trust * 1000), only_to=tuple(request.only_to),
                 price_milli=request.price_milli, max_frame_s=request.max_frame_s, auto_accept=request.auto_accept,
+                max_load_permille=round(request.max_load * 1000), needs_mains=request.only_on_mains,
+                memory_cap_mib=request.max_memory_bytes >> 20, disk_cap_mib=request.max_disk_bytes >> 20,
             ),
             self.ground.unix_time(),
         )  # fmt: skip
@@ -204,15 +207,20 @@ class NetworkService:
             return view
         return self._lending_view(policy, await self.advertising.set_policy(policy))
 
-    async def stop_lending(self) -> nv.LendingView:
-        """Withdraw every offer."""
-        return self._lending_view(None, await self.advertising.set_policy(None))
+    async def stop_lending(self, *, now: bool = False) -> nv.LendingView:
+        """Withdraw every offer; with ``now`` also end what runs for others, at once."""
+        standing = await self.advertising.set_policy(None)
+        if now:
+            await self.reclaim()
+        return self._lending_view(None, standing)
 
     def _lending_view(self, policy: Policy | None, standing: Standing) -> nv.LendingView:
         view = nv.LendingView(state=standing.code, text=standing.text, machines=self.machines())
         if policy is not None:
             view.max_workers, view.until, view.schedule = policy.max_slots, policy.until, policy.schedule
             view.min_trust, view.only_to = policy.min_trust_permille / 1000, list(policy.only_to)
+            view.max_load, view.only_on_mains = policy.max_load_permille / 1000, policy.needs_mains
+            view.max_memory_bytes, view.max_disk_bytes = policy.memory_cap_mib << 20, policy.disk_cap_mib << 20
             view.price_milli, view.max_frame_s = policy.price_milli, policy.max_frame_s
             view.auto_accept, view.never = policy.auto_accept, list(NEVER_REACHED)
         view.promised = self.ground.promised()

@@ -285,11 +285,6 @@ class Lending:
         await done.wait()
         tell_drained(self.contracts, view.id)
 
-    def end_all_now(self) -> None:
-        """`lend stop --now`: every guest is killed, whatever its contract says of notice."""
-        for entry in list(self.sent.values()):
-            self._tell(entry.worker, m.Unsecond(entry.ticket.contract, 0, "owner-reclaim"))
-
 
 def _key(contract: bytes) -> str:
     return f"lent/{contract.hex()}"

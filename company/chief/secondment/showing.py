@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from company import views
 from company.chief.jobrun import JobRun
 from company.chief.leases import Lease
 from company.chief.slots import WorkerRun
+
+
+class Clocks(Protocol):
+    """The contracts, as far as their countdowns go."""
+
+    def clocks(self, ref: str) -> tuple[float | None, float | None]: ...
+
+
+def with_clocks(view: views.JobView, contracts: Clocks) -> views.JobView:
+    """The same view, with the countdowns of the contracts that it uses."""
+    for borrowed in view.borrowed:
+        if borrowed.contract:
+            borrowed.ends_in_s, borrowed.lease_left_s = contracts.clocks(borrowed.contract)
+    return view
 
 
 def show_slots(view: views.JobView, job: JobRun, leases: Iterable[Lease], workers: Mapping[str, WorkerRun]) -> None:
