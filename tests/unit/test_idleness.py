@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import trio
 import trio.testing
 
+from company import contract_views as cv
+from company.chief.contracts.service import ContractService
 from company.chief.network.idleness import QUIET_S, Cpu, Load, Machine, Owner
-from company.chief.network.lending import RECLAIMED, Policy, most_slots, policy_as_json, policy_of_json, standing
+from company.chief.network.lending import RECLAIMED, Policy, Standing, most_slots, policy_as_json, policy_of_json, standing
+from company.chief.network.lending import Facts as LendingFacts
 from company.chief.network.owner_load import OwnerLoad, read_cpu, read_mains
+from p2p.contracts.table import LIVE, State
+from p2p.contracts.terms import Cause, Role
+from tests.unit.test_chief_contracts import ASKER, HERE, Side, two, until
 from tests.unit.test_lending import FACTS
 
 
@@ -73,3 +82,54 @@ def test_this_machine_can_be_read() -> None:
     one, two = read_cpu(), read_cpu()
     assert 0 < one.owner_s <= one.total_s <= two.total_s and one.total_s > os.cpu_count()
     assert read_mains() in (True, False, None)
+
+
+def service_of(lender: Side, standing: Standing, policy: Policy) -> ContractService:
+    def lending() -> tuple[Policy, Standing, LendingFacts]:
+        return policy, standing, HERE
+
+    return ContractService(
+        driver=lender.driver, links=cast(Any, None), living=cast(Any, None), desk=lender.desk, lending=lending, on_change=lambda id_: None,
+        trust=cast(Any, SimpleNamespace(asker=lambda key: ASKER)), seeker=cast(Any, None),
+    )  # fmt: skip
+
+
+async def test_a_contract_gives_its_slots_back_when_the_owner_needs_the_machine(tmp_path: Path) -> None:
+    async with two(tmp_path, auto=True) as (borrower, lender):
+        view = await borrower.desk.request(cv.ContractRequest(company="lender"))
+        await until(lambda: State.ACTIVE in lender.changed and State.ACTIVE in borrower.changed)
+        (key,) = lender.driver.book.contracts
+        machine = lender.driver.book.contracts[key]
+        async with trio.open_nursery() as nursery:
+            lent = service_of(lender, Standing("lending", "one slot"), Policy(max_slots=4, memory_cap_mib=1024))
+            nursery.start_soon(lent.follow)
+            nursery.start_soon(service_of(lender, Standing("not-lending", "stopped"), Policy(max_slots=4)).follow)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert machine.state in LIVE, "what runs goes on while lending does, and after a plain stop"
+            assert lent._promised(but=key) == (0, 0) and lent._promised(but=replace(key, nonce=b"o" * 32)) == (512, 64)
+            nursery.start_soon(service_of(lender, Standing("lending-not-idle", "its owner uses 40%"), Policy(max_slots=4)).follow)
+            await until(lambda: State.RATED in borrower.changed and State.RATED in lender.changed)
+            nursery.cancel_scope.cancel()
+        assert machine.a.causes == {Role.LENDER: Cause.OWNER_RECLAIM}
+        assert "its owner uses 40%" in str([s.message for s in machine.a.out]), "the borrower is told why"
+        assert (await borrower.desk.contract(view.id)).causes["lender"] == "the owner wanted the slots back"
+
+
+async def test_taking_everything_back_returns_when_nothing_runs(tmp_path: Path) -> None:
+    async with two(tmp_path, auto=True) as (borrower, lender):
+        await borrower.desk.request(cv.ContractRequest(company="lender"))
+        await until(lambda: State.ACTIVE in lender.changed and State.ACTIVE in borrower.changed)
+        (machine,) = lender.driver.book.contracts.values()
+        service = service_of(lender, Standing("not-lending", "stopped"), Policy(max_slots=4))
+        told = lender.on_changed
+
+        def on_changed(key: Any, cause: Cause) -> None:
+            told(key, cause)
+            service._moved.set()
+            service._moved = trio.Event()
+
+        lender.on_changed = on_changed  # type: ignore[method-assign]
+        with trio.fail_after(20):
+            await service.reclaim()
+        assert machine.state not in LIVE | {State.REVOKING, State.BROKEN}
+        await lender.driver.wait_durable()
