@@ -113,7 +113,7 @@ async def _chief_in(
 
         registry, purposes = REGISTRY, frozenset(PURPOSES)
     name = company_name(home, options.get("name"))
-    async with running_chief(home, sandbox, name=name) as chief, trio.open_nursery() as nursery:
+    async with running_chief(home, sandbox, name=name, quota=options.get("quota")) as chief, trio.open_nursery() as nursery:
         nursery.start_soon(_until_stopped, chief.stop, nursery.cancel_scope, chief.say_goodbye)
         page = await nursery.start(_serve_page, chief, options)
         wheels = Wheels(home.chief.cache / "wheels", on_built=chief.keep_wheels)

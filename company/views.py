@@ -231,6 +231,8 @@ class CompanyView(msgspec.Struct, kw_only=True):
     slots_busy: int = 0
     disk_free_bytes: int = 0
     isolation: str = ""
+    quota_bytes: int | None = None  # of packages, datasets and open uploads, for each user but owners
+    kept_bytes: dict[str, int] = {}  # the users who keep most of these
     needs_you: list[ReasonView] = []
 
 

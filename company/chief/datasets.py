@@ -18,6 +18,7 @@ import trio
 
 from company.chief.append_file import sync_directory
 from company.chief.facade import Invalid, TooLarge
+from company.chief.share import Share
 from company.chief.spool import BUFFER_BYTES, Spool
 from company.chief.store.writer import is_disk_full, storage_full
 from company.chief.tree import MAX_FILES, TreeFile, extract_tar_untrusted, manifest_of, parse_manifest
@@ -50,17 +51,23 @@ class DatasetStore:
         self._max_bytes = max_bytes
         self._max_files = max_files
 
-    async def receive(self, chunks: AsyncIterator[bytes], *, kind: str, expected_size: int | None = None) -> StoredDataset:
-        """Take a dataset from a stream; a tree comes as tar or tar.gz.
+    async def receive(
+        self, chunks: AsyncIterator[bytes], *, kind: str, share: Share, expected_size: int | None = None
+    ) -> StoredDataset:  # fmt: skip
+        """Take a dataset from a stream; a tree comes as tar or tar.gz. ``share``: of whom it counts as.
 
-        Raises: `TooLarge`, `Invalid` ("archive-refused", "upload-incomplete", "bad-kind"), `Unavailable` ("storage-full"), and what
-        ``chunks`` raises; nothing is left behind then.
+        Raises: `TooLarge`, `StorageFull` ("quota-exceeded"), `Invalid` ("archive-refused", "upload-incomplete", "bad-kind"),
+        `Unavailable` ("storage-full"), and what ``chunks`` raises; nothing is left behind then.
         """
         _check_kind(kind)
         if expected_size is not None and expected_size > self._max_bytes:
             raise TooLarge(
                 "too-large", f"dataset may have {self._max_bytes} bytes, got {expected_size}", limit=self._max_bytes, actual=expected_size
             )
+        if expected_size is not None:
+            share.resize(expected_size)
+        else:
+            chunks = share.counted(chunks)
         if expected_size is not None and expected_size > shutil.disk_usage(self._spool_dir).free:
             raise storage_full(self._spool_dir / "dataset")
         fd, name = tempfile.mkstemp(prefix="dataset-", dir=self._spool_dir)
@@ -74,19 +81,32 @@ class DatasetStore:
                 os.close(fd)
             if expected_size is not None and size != expected_size:
                 raise Invalid("upload-incomplete", f"dataset of {expected_size} bytes was announced, {size} came")
-            return await trio.to_thread.run_sync(self._take_in, path, kind, digest.digest() if kind == "file" else None)
+            return await self._within(share, path, kind, digest.digest() if kind == "file" else None)
         finally:
             os.unlink(path)
 
-    async def adopt(self, path: Path, *, kind: str) -> StoredDataset:
+    async def adopt(self, path: Path, *, kind: str, share: Share) -> StoredDataset:
         """Take the finished file ``path`` (of a resumable upload, same file system) as a dataset; it is gone afterwards.
 
         Raises: as `receive`; then ``path`` stays.
         """
         _check_kind(kind)
-        stored = await trio.to_thread.run_sync(self._take_in, path, kind, None)
+        stored = await self._within(share, path, kind, None)
         os.unlink(path)
         return stored
+
+    async def _within(self, share: Share, path: Path, kind: str, digest: bytes | None) -> StoredDataset:
+        if kind == "file":  # it has the size that counts already
+            return await trio.to_thread.run_sync(self._take_in, path, kind, digest, self._max_bytes)
+        async with share.unpacking:
+            room = share.room_for_unpacked()
+            try:
+                stored = await trio.to_thread.run_sync(self._take_in, path, kind, digest, min(room, self._max_bytes))
+            except TooLarge as error:
+                raise share.refused(error, room) from error
+            if stored.created:
+                share.keep(stored.size)
+            return stored
 
     def data_path(self, digest: bytes) -> Path:
         """The file or folder that ``split`` gets."""
@@ -127,11 +147,11 @@ class DatasetStore:
         """What is on disk; compare with the rows at start-up."""
         return [bytes.fromhex(path.name) for path in sorted(self._dir.iterdir()) if len(path.name) == 64]
 
-    def _take_in(self, path: Path, kind: str, digest: bytes | None) -> StoredDataset:
+    def _take_in(self, path: Path, kind: str, digest: bytes | None, max_bytes: int) -> StoredDataset:
         new = Path(tempfile.mkdtemp(prefix=_NEW, dir=self._dir))
         try:
             if kind == "tree":
-                stored = self._unpack(path, new)
+                stored = self._unpack(path, new, max_bytes)
             else:
                 stored = StoredDataset(
                     digest=digest or _hash_file(path), kind="file", size=path.stat().st_size, files=1, manifest_digest=None, created=True
@@ -147,11 +167,11 @@ class DatasetStore:
         finally:
             shutil.rmtree(new, ignore_errors=True)
 
-    def _unpack(self, path: Path, new: Path) -> StoredDataset:
+    def _unpack(self, path: Path, new: Path, max_bytes: int) -> StoredDataset:
         (new / "data").mkdir()
         try:
             with path.open("rb") as source:
-                files = extract_tar_untrusted(source, new / "data", max_bytes=self._max_bytes, max_files=self._max_files)
+                files = extract_tar_untrusted(source, new / "data", max_bytes=max_bytes, max_files=self._max_files)
         except MalformedMessage as error:
             if "limit" in error.facts:
                 raise TooLarge("too-large", error.text, **error.facts) from error

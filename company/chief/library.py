@@ -25,11 +25,13 @@ from company.chief.datasets import DatasetStore
 from company.chief.facade import Conflict, Invalid, NotFound, Principal, StoredFile, TooLarge
 from company.chief.intake import MAX_ARCHIVE_BYTES, manifest_json, package_too_large, signed_name, tidy_name, translated
 from company.chief.packages import PackageStore
+from company.chief.quota import UNLIMITED, Key, Quota
+from company.chief.share import Shares
 from company.chief.store import datasets, packages
 from company.chief.store.datasets import DatasetRow
 from company.chief.store.packages import PackageRow
 from company.chief.store.store import Store
-from company.chief.uploads import Uploads, UploadState
+from company.chief.uploads import Uploads, UploadState, key_of, meta_of, principal_of
 from company.package import (
     MAX_BYTES,
     PackageInfo,
@@ -61,12 +63,15 @@ class LoadedPackage:
 class Library:
     """Packages and datasets of one chief."""
 
-    def __init__(self, home: ChiefHome, store: Store, identity: Identity) -> None:
+    def __init__(self, home: ChiefHome, store: Store, identity: Identity, quota: Quota | None = None) -> None:
+        """``quota``: what each user may keep, else no limit."""
+        self.quota = quota or Quota()
+        self._shares = Shares(self.quota)
         self._store = store
         self._identity = identity
         self._packages_on_disk = PackageStore(home.packages)
         self._datasets_on_disk = DatasetStore(home.datasets, home.uploads)
-        self.uploads = Uploads(home.uploads, store, max_bytes=MAX_DATASET_BYTES)
+        self.uploads = Uploads(home.uploads, store, self._shares, max_bytes=MAX_DATASET_BYTES)
         self._packages: dict[bytes, PackageRow] = {}
         self._datasets: dict[bytes, DatasetRow] = {}
         self._by_processor: dict[bytes, bytes] = {}
@@ -80,8 +85,10 @@ class Library:
         for package in await self._store.read(packages.load_all):
             self._packages[package.digest] = package
             self._by_processor[package.processor] = package.digest
+            self.quota.put(_key(package), package.uploaded_by, package.size)
         for dataset in await self._store.read(datasets.load_all):
             self._datasets[dataset.digest] = dataset
+            self.quota.put(_key(dataset), dataset.uploaded_by, dataset.size)
         await self.uploads.load(now=time.time())
 
     # ---- packages ---------------------------------------------------------------------------------------------------------
@@ -106,8 +113,9 @@ class Library:
         return await self._keep(tidy, by=by, name=name, signer=None, signature=None)
 
     async def _keep(
-        self, files: dict[str, bytes], *, by: Principal, name: str | None, signer: bytes | None, signature: bytes | None
-    ) -> tuple[views.PackageView, bool]:
+        self, files: dict[str, bytes], *, by: Principal, name: str | None, signer: bytes | None, signature: bytes | None,
+        upload: Key | None = None,
+    ) -> tuple[views.PackageView, bool]:  # fmt: skip
         with translated():
             called = signed_name(name) if signature is not None else tidy_name(name or "package")
             info = await trio.to_thread.run_sync(lambda: check_package(files, default_name=called))
@@ -123,6 +131,8 @@ class Library:
             signed_for = by.name[:100]
             claim = claim_of(info, signed_for=signed_for)
             signer, signature = self._identity.public, sign_package(self._identity, claim)
+        if known is None:
+            self.quota.check(by, info.size_bytes - (self.quota.size_of(upload) if upload is not None else 0))
         await trio.to_thread.run_sync(self._packages_on_disk.put, info.digest, files)
         row = PackageRow(
             digest=info.digest, name=info.name, version=info.version, size=info.size_bytes, processor=info.processor_digest,
@@ -131,6 +141,7 @@ class Library:
         )  # fmt: skip
         await self._store.write(lambda conn: packages.save(conn, row))
         self._packages[row.digest] = row
+        self.quota.put(_key(row), by.name, row.size)
         self._by_processor[row.processor] = row.digest
         return self._package_view(row), known is None
 
@@ -163,6 +174,7 @@ class Library:
         except IntegrityError:
             raise Conflict("package-in-use", f"Jobs use {row.name}; remove them first.", hint="company job list") from None
         del self._packages[row.digest]
+        self.quota.drop(_key(row))
         await trio.to_thread.run_sync(self._packages_on_disk.delete, row.digest)
 
     async def load_package(self, digest: bytes) -> LoadedPackage:
@@ -208,8 +220,9 @@ class Library:
         self, chunks: AsyncIterator[bytes], *, by: Principal, name: str, kind: str, expected_size: int | None = None
     ) -> tuple[views.DatasetView, bool]:
         """Take a file, or a directory as tar, from a stream."""
-        stored = await self._datasets_on_disk.receive(chunks, kind=kind, expected_size=expected_size)
-        return await self._keep_dataset(stored, by=by.name, name=name, kind=kind)
+        with self._shares.of(by) as share:
+            stored = await self._datasets_on_disk.receive(chunks, kind=kind, share=share, expected_size=expected_size)
+            return await self._keep_dataset(stored, by=by.name, name=name, kind=kind)
 
     async def _keep_dataset(self, stored: Any, *, by: str, name: str, kind: str) -> tuple[views.DatasetView, bool]:
         known = self._datasets.get(stored.digest)
@@ -221,6 +234,7 @@ class Library:
         )  # fmt: skip
         await self._store.write(lambda conn: datasets.save(conn, row))
         self._datasets[row.digest] = row
+        self.quota.put(_key(row), by, row.size)
         return self._dataset_view(row, 0), True
 
     async def list_datasets(self) -> list[views.DatasetView]:
@@ -256,6 +270,7 @@ class Library:
         except IntegrityError:
             raise Conflict("dataset-in-use", f"Jobs use {row.name}; remove them first.", hint="company job list") from None
         del self._datasets[row.digest]
+        self.quota.drop(_key(row))
         await self._datasets_on_disk.delete(row.digest)
 
     def name_of_dataset(self, digest: bytes) -> str:
@@ -272,7 +287,7 @@ class Library:
     async def create_upload(self, *, length: int | None, meta: dict[str, str], by: Principal) -> str:
         if meta.get("kind") == "package" and (length or 0) > MAX_ARCHIVE_BYTES:
             raise package_too_large(length or 0)
-        state = await self.uploads.create(length=length, meta={**meta, "by": by.name}, principal=by.id, now=time.time())
+        state = await self.uploads.create(length=length, meta=meta_of(meta, by), principal=by.id, now=time.time())
         return state.id
 
     async def upload_offset(self, upload_id: str) -> tuple[int, int | None, float]:
@@ -316,16 +331,15 @@ class Library:
         return view
 
     async def _take_in(self, state: UploadState, path: Path) -> views.DatasetView | views.PackageView:
-        meta = state.meta
+        meta, by = state.meta, principal_of(state)
         name = meta.get("name") or meta.get("filename") or "upload"
         if meta.get("kind") == "package":
             with translated():
                 files = await trio.to_thread.run_sync(read_archive_untrusted, path)
-            by = Principal(state.principal, "submitter", meta.get("by", ""))
-            return (await self._keep(files, by=by, name=name, signer=None, signature=None))[0]
+            return (await self._keep(files, by=by, name=name, signer=None, signature=None, upload=key_of(state.id)))[0]
         kind = "tree" if meta.get("kind") == "tree" else "file"
-        stored = await self._datasets_on_disk.adopt(path, kind=kind)
-        return (await self._keep_dataset(stored, by=meta.get("by", ""), name=name, kind=kind))[0]
+        stored = await self._datasets_on_disk.adopt(path, kind=kind, share=self._shares.of(by, key_of(state.id)))
+        return (await self._keep_dataset(stored, by=by.name, name=name, kind=kind))[0]
 
     async def _became(self, made: Mapping[str, Any]) -> views.DatasetView | views.PackageView:
         if "refused" in made:
@@ -337,13 +351,23 @@ class Library:
         self.uploads.state(upload_id, now=time.time())
         await self.uploads.forget(upload_id)
 
-    def limits(self) -> dict[str, int]:
-        """What may be uploaded, in bytes."""
+    def limits(self, by: Principal | None = None) -> dict[str, int]:
+        """What may be uploaded, in bytes; what ``by`` keeps and may still add."""
         free = os.statvfs(self._cutoff)
-        return {
+        found = {
             "package_max_bytes": MAX_BYTES, "dataset_max_bytes": MAX_DATASET_BYTES, "json_max_bytes": 8 << 20,
             "disk_free_bytes": free.f_bavail * free.f_frsize,
         }  # fmt: skip
+        if by is None:
+            return found
+        room, used = self.quota.room(by), self.quota.used(by.name)
+        own = {"quota_bytes": self.quota.limit_bytes or 0, "quota_left_bytes": room} if room < UNLIMITED else {}
+        return found | {"quota_used_bytes": used} | own
+
+
+def _key(row: PackageRow | DatasetRow) -> Key:
+    """As what a stored thing counts, and how its user names it."""
+    return Key("package" if isinstance(row, PackageRow) else "dataset", row.digest.hex())
 
 
 def _by_prefix(ref: str, table: Mapping[bytes, Row]) -> Row | None:

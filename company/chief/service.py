@@ -44,6 +44,8 @@ from company.chief.needs import needs_you
 from company.chief.network.findings import network_findings
 from company.chief.network.off import NetworkOff
 from company.chief.network.port import NetworkPort
+from company.chief.quota import DEFAULT as DEFAULT_QUOTA
+from company.chief.quota import Quota, quota_bytes
 from company.chief.requirement_wheels import RequirementWheels
 from company.chief.rest_workers import RestWorkers
 from company.chief.secondment.showing import with_clocks
@@ -107,7 +109,8 @@ class ChiefService:
             home=str(self.home.root), http=self.addresses.http, rpc=self.addresses.rpc, dht=self.addresses.dht,
             python=platform.python_version(), jobs=self.desk.counts(), workers=self.fleet.counts(), slots=slots.total,
             slots_busy=len({lease.slot for lease in leases}), disk_free_bytes=shutil.disk_usage(self.home.root).free,
-            isolation=self.sandbox.rung, needs_you=needs_you(self.fleet, self.desk, self.home, self.contracts),
+            isolation=self.sandbox.rung, quota_bytes=self.library.quota.limit_bytes, kept_bytes=self.library.quota.largest(),
+            needs_you=needs_you(self.fleet, self.desk, self.home, self.contracts),
         )  # fmt: skip
 
     # ---- who asks ---------------------------------------------------------------------------------------------------------
@@ -194,8 +197,8 @@ class ChiefService:
     async def abort_upload(self, upload_id: str) -> None:
         await self.library.abort_upload(upload_id)
 
-    def limits(self) -> dict[str, int]:
-        return self.library.limits()
+    def limits(self, by: Principal | None = None) -> dict[str, int]:
+        return self.library.limits(by)
 
     # ---- jobs -------------------------------------------------------------------------------------------------------------
     async def submit(self, request: views.JobSubmit, *, by: Principal) -> views.JobView:
@@ -316,7 +319,7 @@ def software_version() -> str:
 
 
 @contextlib.asynccontextmanager
-async def running_chief(home: Home, sandbox: Sandbox, *, name: str) -> AsyncIterator[ChiefService]:
+async def running_chief(home: Home, sandbox: Sandbox, *, name: str, quota: str | None = None) -> AsyncIterator[ChiefService]:
     """A chief with its tasks running, not yet listening anywhere. On leaving, what is queued is written."""
     tree = home.chief.create()
     identity = load_or_create_identity(tree.identity / "key")
@@ -324,7 +327,8 @@ async def running_chief(home: Home, sandbox: Sandbox, *, name: str) -> AsyncIter
     try:
         boot = await store.next_boot()
         async with trio.open_nursery() as nursery:
-            chief = await _build(home, name, identity, store, sandbox, boot, nursery)
+            allowed = Quota(quota_bytes(quota or DEFAULT_QUOTA, shutil.disk_usage(tree.root).total))
+            chief = await _build(home, name, identity, store, sandbox, boot, allowed, nursery)
             try:
                 yield chief
             finally:
@@ -338,7 +342,7 @@ async def running_chief(home: Home, sandbox: Sandbox, *, name: str) -> AsyncIter
 
 
 async def _build(
-    home: Home, name: str, identity: Identity, store: Store, sandbox: Sandbox, boot: int, nursery: trio.Nursery
+    home: Home, name: str, identity: Identity, store: Store, sandbox: Sandbox, boot: int, quota: Quota, nursery: trio.Nursery
 ) -> ChiefService:
     tree = home.chief
     addresses = Addresses(public_hosts=local_hosts())
@@ -349,7 +353,7 @@ async def _build(
         store, on_committed=lambda job, ranges: late[0].committed(job, ranges), on_full=lambda full: late[0].post(ev.DiskState(full=full))
     )
     story = Storybook(lambda ops: committer.add(ops=ops), last_seq=await store.read(stories.last_seq))
-    library = Library(tree, store, identity)
+    library = Library(tree, store, identity, quota)
     await library.load()
     gate = Gate(store, identity, addresses.for_tokens)
     await gate.load()

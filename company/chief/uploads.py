@@ -20,7 +20,9 @@ from typing import Any
 
 import trio
 
-from company.chief.facade import Conflict, Invalid, NotFound, Refused, TooLarge
+from company.chief.facade import Conflict, Invalid, NotFound, Principal, Refused, TooLarge
+from company.chief.quota import Key
+from company.chief.share import Share, Shares
 from company.chief.spool import Spool
 from company.chief.store import Store
 from company.chief.store import uploads as rows
@@ -59,11 +61,12 @@ class Uploads:
     """All uploads of one chief. Callers pass ``now``, Unix seconds."""
 
     def __init__(
-        self, directory: Path, store: Store, *, max_bytes: int, max_per_principal: int = MAX_PER_PRINCIPAL, lifetime_s: float = LIFETIME_S,
-        new_id: Callable[[], str] = lambda: secrets.token_hex(16),
+        self, directory: Path, store: Store, shares: Shares, *, max_bytes: int, max_per_principal: int = MAX_PER_PRINCIPAL,
+        lifetime_s: float = LIFETIME_S, new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:  # fmt: skip
         self._dir = directory
         self._store = store
+        self._shares = shares
         self._max_bytes = max_bytes
         self._max_per_principal = max_per_principal
         self._lifetime_s = lifetime_s
@@ -74,6 +77,8 @@ class Uploads:
     async def load(self, *, now: float) -> None:
         """Read the rows at start-up; drop what has expired and files that no row names."""
         self._rows = {row.id: row for row in await self._store.read(rows.load_all)}
+        for row in self._rows.values():
+            self._count(row)
         await self.expire(now=now)
         for row in list(self._rows.values()):
             path = self._dir / row.id
@@ -84,7 +89,8 @@ class Uploads:
                 path.unlink()
 
     async def create(self, *, length: int | None, meta: Mapping[str, str], principal: str, now: float) -> UploadState:
-        """Begin an upload. Raises: `TooLarge`, `Refused` ("too-many-uploads"), `Invalid`."""
+        """Begin an upload; ``meta`` says by whom (`principal_of`). Raises: `TooLarge`, `StorageFull`, `Refused` ("too-many-uploads"),
+        `Invalid`."""
         await self.expire(now=now)
         self._check_length(length)
         packed = json.dumps(dict(meta), ensure_ascii=False).encode()
@@ -101,12 +107,14 @@ class Uploads:
         )
         if not _ID.fullmatch(row.id) or row.id in self._rows:
             raise Invalid("bad-upload-id", "upload ids must be new and of 32 hex digits")
+        self._share(row).resize(row.length or 0)  # all of it counts from now on, so that what has begun can end
         self._rows[row.id] = row  # before the wait, so that two at once are both counted
         try:
             (self._dir / row.id).touch(mode=0o600, exist_ok=False)
             await self._store.write(lambda conn: rows.save(conn, row))
         except BaseException:
             del self._rows[row.id]
+            self._shares.quota.drop(key_of(row.id))
             (self._dir / row.id).unlink(missing_ok=True)
             raise
         return _state(row)
@@ -116,11 +124,12 @@ class Uploads:
         return _state(self._row(upload_id, now))
 
     async def set_length(self, upload_id: str, length: int, *, now: float) -> UploadState:
-        """Say a length that was deferred. Raises: `Conflict` when another was said, `TooLarge`."""
+        """Say a length that was deferred. Raises: `Conflict` when another was said, `TooLarge`, `StorageFull`."""
         row = self._row(upload_id, now)
         if row.length not in (None, length) or length < row.offset:
             raise Conflict("length-fixed", f"the upload has {row.offset} of {row.length} bytes; its length cannot become {length}")
         self._check_length(length)
+        self._share(row).resize(length)
         return _state(await self._save(replace(row, length=length)))
 
     async def append(
@@ -130,7 +139,7 @@ class Uploads:
 
         Without a checksum, what came before a broken line counts, also when this raises or is cancelled.
         Raises: `NotFound`, `Conflict` ("offset-mismatch", "upload-busy"), `TooLarge`, `Invalid` ("bad-checksum-algorithm"),
-        `ChecksumMismatch`, `Unavailable` ("storage-full"), and what ``chunks`` raises.
+        `ChecksumMismatch`, `StorageFull` where the length is not known, `Unavailable` ("storage-full"), and what ``chunks`` raises.
         """
         row = self._row(upload_id, now)
         if checksum is not None and checksum[0] not in CHECKSUMS:
@@ -152,7 +161,7 @@ class Uploads:
         spool = Spool(fd, max_bytes=left, offset=row.offset, updates=(digest.update,) if digest is not None else ())
         is_whole = False
         try:
-            await spool.take(chunks)
+            await spool.take(chunks if row.length is not None else self._share(row).counted(chunks))
             is_whole = True
             if checksum is not None and digest is not None and digest.digest() != checksum[1]:
                 raise ChecksumMismatch(
@@ -165,6 +174,7 @@ class Uploads:
             if not is_whole and checksum is None and spool.written:
                 with trio.CancelScope(shield=True):
                     await self._keep(row, fd, spool.written, now)
+            self._count(self._rows.get(row.id, row))
             os.close(fd)
 
     async def finish(self, upload_id: str, *, now: float) -> Path | None:
@@ -183,6 +193,7 @@ class Uploads:
         if upload_id in self._busy:
             raise Conflict("upload-busy", "another request is writing to this upload")
         if self._rows.pop(upload_id, None) is not None:
+            self._shares.quota.drop(key_of(upload_id))
             await self._store.write(lambda conn: rows.delete(conn, upload_id))
             (self._dir / upload_id).unlink(missing_ok=True)
 
@@ -219,7 +230,31 @@ class Uploads:
         with trio.CancelScope(shield=True):  # or memory and row would differ
             await self._store.write(lambda conn: rows.save(conn, row))
         self._rows[row.id] = row
+        self._count(row)
         return row
+
+    def _count(self, row: UploadRow) -> None:
+        size = 0 if row.made is not None else row.offset if row.length is None else row.length
+        self._shares.quota.put(key_of(row.id), principal_of(_state(row)).name, size)
+
+    def _share(self, row: UploadRow) -> Share:
+        return self._shares.of(principal_of(_state(row)), key_of(row.id))
+
+
+def key_of(upload_id: str) -> Key:
+    """As what an upload counts."""
+    return Key("upload", upload_id)
+
+
+def meta_of(meta: Mapping[str, str], by: Principal) -> dict[str, str]:
+    """A client's words, and who it is, which no word of its own replaces."""
+    return {**meta, "by": by.name, "role": by.role}
+
+
+def principal_of(state: UploadState) -> Principal:
+    """Who began an upload."""
+    role = state.meta.get("role", "submitter")
+    return Principal(state.principal, role if role in ("operator", "owner") else "submitter", state.meta.get("by", state.principal))  # type: ignore[arg-type]
 
 
 def _state(row: UploadRow) -> UploadState:

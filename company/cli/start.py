@@ -37,10 +37,19 @@ def parse_dht(text: str) -> str:
     return text if text == "off" else parse_listen(text)
 
 
+def parse_quota(text: str) -> str:
+    """A size, a share of the disk or ``off``, checked. Raises `UsageError`."""
+    from company.chief.quota import parse_quota as check
+
+    check(text)
+    return text
+
+
 SANDBOXES = ("auto", "bubblewrap", "landlock", "none")
 WORKERS = Parsed("workers", parse_workers)
 LISTEN = Parsed("address", parse_listen)
 DHT = Parsed("dht", parse_dht)
+QUOTA = Parsed("quota", parse_quota)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
@@ -59,6 +68,9 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--tls-key", type=_FILE, help="Its key, when it is not in the same file.")
 @click.option("--allow-host", multiple=True, metavar="NAME", help="A further name under which the page may be opened.")
 @click.option("--allow-origin", multiple=True, metavar="ORIGIN", help="A further site whose pages may change things here.")
+@click.option(
+    "--quota", type=QUOTA, default="25%", metavar="SIZE|N%|off", help="What each user but owners may keep here: a size, or of the disk."
+)
 @click.option("--sandbox", type=click.Choice(SANDBOXES), default="auto", help="How modules are confined.")
 @click.option("--i-understand", is_flag=True, help="Needed with --sandbox none: modules then have all your rights.")
 @click.option("--open", "open_page", is_flag=True, help="Open the web page when ready.")

@@ -66,7 +66,7 @@ class SubmitPages:
             fields=dict.fromkeys(FIELDS, "") | fields,
             problem=problem,
             foreign=foreign_words("any")[1:],
-            limits=call.chief.limits(),
+            limits=call.chief.limits(call.by),
         )
 
     async def submit(self, call: Call) -> Response:
@@ -76,7 +76,9 @@ class SubmitPages:
         read = _Read()
         try:
             with tempfile.TemporaryFile(dir=self._scratch) as file:
-                await self._read(call, parts, read, TarSpool(file, call.chief.limits().get("dataset_max_bytes", DEFAULT_DATA_BYTES)))
+                limits = call.chief.limits(call.by)
+                room = min(limits.get("dataset_max_bytes", DEFAULT_DATA_BYTES), limits.get("quota_left_bytes", DEFAULT_DATA_BYTES))
+                await self._read(call, parts, read, TarSpool(file, room))
             job = await call.chief.submit(_request_of(read), by=call.by)
         except (ParallelError, BodyTooLarge) as error:
             if read.package is not None:

@@ -278,7 +278,7 @@ class FakeChief:
         self._upload(upload_id)
         del self.uploads[upload_id]
 
-    def limits(self) -> dict[str, int]:
+    def limits(self, by: Principal | None = None) -> dict[str, int]:
         return dict(self.max_bytes)
 
     async def submit(self, request: views.JobSubmit, *, by: Principal) -> views.JobView:

@@ -12,7 +12,7 @@ from company.chief.segments import SegmentStore
 from company.chief.store import Store, meta, outcomes, tokens, uploads
 from company.paths import ChiefHome
 from p2p.base.errors import UsageError
-from tests.unit.test_datasets_disk import stream
+from tests.unit.test_datasets_disk import SHARE, stream
 from tests.unit.test_segments import JOB, items_at, put
 from tests.unit.test_store import outcome, seed
 
@@ -28,7 +28,7 @@ async def make_home(root: Path) -> ChiefHome:
     )
     await store.aclose()
     (home.identity / "chief.key").write_bytes(b"secret")
-    await DatasetStore(home.datasets, home.uploads).receive(stream(b"data"), kind="file")
+    await DatasetStore(home.datasets, home.uploads).receive(stream(b"data"), kind="file", share=SHARE)
     return home
 
 

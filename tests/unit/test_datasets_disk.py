@@ -16,10 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from company.chief.datasets import DatasetStore
-from company.chief.facade import Invalid, TooLarge
+from company.chief.facade import Invalid, Principal, TooLarge
+from company.chief.quota import Quota
+from company.chief.share import Shares
 from company.chief.spool import BUFFER_BYTES, Spool
 from company.chief.tree import TreeFile, extract_tar_untrusted, manifest_of, parse_manifest
 from p2p.base.errors import MalformedMessage, Unavailable
+
+SHARE = Shares(Quota()).of(Principal("t-1", "submitter", "ann"))
 
 
 async def stream(*parts: bytes) -> AsyncIterator[bytes]:
@@ -68,7 +72,7 @@ def left_behind(tmp_path: Path) -> list[str]:
 
 async def test_a_file_is_stored_under_the_digest_of_its_bytes(store: DatasetStore, tmp_path: Path) -> None:
     parts = [bytes([i]) * (700_001) for i in range(9)]  # crosses the 2 MiB buffers at odd places
-    stored = await store.receive(stream(*parts, b""), kind="file", expected_size=9 * 700_001)
+    stored = await store.receive(stream(*parts, b""), kind="file", share=SHARE, expected_size=9 * 700_001)
     assert stored.digest == hashlib.sha256(b"".join(parts)).digest()
     assert (stored.kind, stored.size, stored.files, stored.created) == ("file", 9 * 700_001, 1, True)
     assert store.data_path(stored.digest).read_bytes() == b"".join(parts)
@@ -77,8 +81,8 @@ async def test_a_file_is_stored_under_the_digest_of_its_bytes(store: DatasetStor
 
 
 async def test_the_same_bytes_again_are_the_same_dataset(store: DatasetStore, tmp_path: Path) -> None:
-    first = await store.receive(stream(b"abc"), kind="file")
-    again = await store.receive(stream(b"a", b"bc"), kind="file")
+    first = await store.receive(stream(b"abc"), kind="file", share=SHARE)
+    again = await store.receive(stream(b"a", b"bc"), kind="file", share=SHARE)
     assert (again.digest, first.created, again.created) == (first.digest, True, False)
     assert store.digests() == [first.digest]
     await store.delete(first.digest)
@@ -88,8 +92,10 @@ async def test_the_same_bytes_again_are_the_same_dataset(store: DatasetStore, tm
 
 async def test_a_tree_is_one_dataset_however_it_was_packed(store: DatasetStore) -> None:
     files = [("a/b.txt", b"bee"), ("c", b""), ("ü/x", b"1" * 5000)]
-    first = await store.receive(stream(tar(*files)), kind="tree")
-    again = await store.receive(stream(gzip.compress(tar(*((f"./{n}", d) for n, d in reversed(files)), mtime=99))), kind="tree")
+    first = await store.receive(stream(tar(*files)), kind="tree", share=SHARE)
+    again = await store.receive(
+        stream(gzip.compress(tar(*((f"./{n}", d) for n, d in reversed(files)), mtime=99))), kind="tree", share=SHARE
+    )
     assert (again.digest, again.created) == (first.digest, False)
     assert (first.size, first.files, first.manifest_digest) == (5003, 3, first.digest)
     root = store.data_path(first.digest)
@@ -101,7 +107,7 @@ async def test_a_tree_is_one_dataset_however_it_was_packed(store: DatasetStore) 
 
 
 async def test_a_sandbox_of_another_uid_can_read_what_is_bound_for_it(store: DatasetStore) -> None:
-    stored = await store.receive(stream(tar(("a/b", b"x"))), kind="tree")
+    stored = await store.receive(stream(tar(("a/b", b"x"))), kind="tree", share=SHARE)
     data = store.data_path(stored.digest)
     modes = [p.stat().st_mode & 0o777 for p in (data.parent, data, data / "a", data / "a" / "b")]
     assert modes == [0o755, 0o755, 0o755, 0o644]
@@ -138,7 +144,7 @@ LINK = "only files and folders are taken"
 )
 async def test_a_hostile_or_broken_archive_is_refused_whole(store: DatasetStore, tmp_path: Path, archive: bytes, said: str) -> None:
     with pytest.raises(Invalid, match=said) as caught:
-        await store.receive(stream(archive), kind="tree")
+        await store.receive(stream(archive), kind="tree", share=SHARE)
     assert caught.value.code == "archive-refused"
     assert left_behind(tmp_path) == []
 
@@ -147,12 +153,12 @@ async def test_bounds_hold_for_what_an_archive_unpacks_to(store: DatasetStore, t
     bomb = gzip.compress(tar(("zeros", bytes(11 << 20))))
     assert len(bomb) < 100_000
     with pytest.raises(TooLarge) as caught:
-        await store.receive(stream(bomb), kind="tree")
+        await store.receive(stream(bomb), kind="tree", share=SHARE)
     assert caught.value.facts == {"limit": 10 << 20, "actual": 11 << 20}
     with pytest.raises(TooLarge, match="more than 50 files"):
-        await store.receive(stream(tar(*((str(i), b"") for i in range(51)))), kind="tree")
+        await store.receive(stream(tar(*((str(i), b"") for i in range(51)))), kind="tree", share=SHARE)
     with pytest.raises(TooLarge, match="more than 50 files"):
-        await store.receive(stream(tar(*(special(f"d{i}", tarfile.DIRTYPE) for i in range(60)))), kind="tree")
+        await store.receive(stream(tar(*(special(f"d{i}", tarfile.DIRTYPE) for i in range(60)))), kind="tree", share=SHARE)
     assert left_behind(tmp_path) == []
 
 
@@ -188,16 +194,16 @@ def test_a_mutated_archive_raises_only_what_it_may_and_writes_only_inside(
 
 async def test_sizes_are_checked_while_they_come_and_nothing_stays(store: DatasetStore, tmp_path: Path) -> None:
     with pytest.raises(TooLarge) as caught:
-        await store.receive(stream(*[bytes(1 << 20)] * 11), kind="file")
+        await store.receive(stream(*[bytes(1 << 20)] * 11), kind="file", share=SHARE)
     assert caught.value.facts["limit"] == 10 << 20
     with pytest.raises(TooLarge):
-        await store.receive(stream(), kind="file", expected_size=11 << 20)
+        await store.receive(stream(), kind="file", share=SHARE, expected_size=11 << 20)
     with pytest.raises(Invalid, match="4 bytes was announced, 3 came"):
-        await store.receive(stream(b"abc"), kind="file", expected_size=4)
+        await store.receive(stream(b"abc"), kind="file", share=SHARE, expected_size=4)
     with pytest.raises(Invalid, match="kind"):
-        await store.receive(stream(b"abc"), kind="zip")
+        await store.receive(stream(b"abc"), kind="zip", share=SHARE)
     with pytest.raises(Unavailable, match="went away"):
-        await store.receive(broken_stream(b"abc"), kind="file")
+        await store.receive(broken_stream(b"abc"), kind="file", share=SHARE)
     assert left_behind(tmp_path) == []
 
 
@@ -207,12 +213,12 @@ async def test_a_cancelled_upload_leaves_nothing(store: DatasetStore, tmp_path: 
         await trio.sleep_forever()
 
     with trio.move_on_after(0.05):
-        await store.receive(endless(), kind="file")
+        await store.receive(endless(), kind="file", share=SHARE)
     assert left_behind(tmp_path) == []
 
 
 async def test_what_a_crash_left_is_swept_at_start(store: DatasetStore, tmp_path: Path) -> None:
-    kept = await store.receive(stream(b"abc"), kind="file")
+    kept = await store.receive(stream(b"abc"), kind="file", share=SHARE)
     (tmp_path / "datasets" / ".new-1" / "data").mkdir(parents=True)
     (tmp_path / "datasets" / (".old-" + "0" * 64)).mkdir()
     (tmp_path / "uploads" / "dataset-x").write_bytes(b"half")
@@ -224,12 +230,12 @@ async def test_a_finished_upload_is_adopted_without_a_copy(store: DatasetStore, 
     path = tmp_path / "uploads" / "u"
     path.write_bytes(b"abc")
     inode = path.stat().st_ino
-    stored = await store.adopt(path, kind="file")
+    stored = await store.adopt(path, kind="file", share=SHARE)
     assert store.data_path(stored.digest).stat().st_ino == inode
     assert not path.exists()
     path.write_bytes(b"no tar")
     with pytest.raises(Invalid):
-        await store.adopt(path, kind="tree")
+        await store.adopt(path, kind="tree", share=SHARE)
     assert path.exists()
 
 
@@ -250,12 +256,12 @@ async def test_a_full_disk_refuses_a_dataset_and_takes_the_next_small_one(small_
     (small_disk / "uploads").mkdir()
     store = DatasetStore(small_disk / "datasets", small_disk / "uploads")
     with pytest.raises(Unavailable) as caught:
-        await store.receive(stream(*[bytes(1 << 20)] * 40), kind="file")
+        await store.receive(stream(*[bytes(1 << 20)] * 40), kind="file", share=SHARE)
     assert caught.value.code == "storage-full"
     with pytest.raises(Unavailable, match="no space"):
-        await store.receive(stream(), kind="file", expected_size=5 << 20)
+        await store.receive(stream(), kind="file", share=SHARE, expected_size=5 << 20)
     assert left_behind(small_disk) == []
-    assert (await store.receive(stream(b"small"), kind="file")).created
+    assert (await store.receive(stream(b"small"), kind="file", share=SHARE)).created
 
 
 async def test_what_came_before_a_broken_line_is_written(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 import trio
 
 from company.chief.facade import Conflict, Invalid, NotFound, Refused, TooLarge
+from company.chief.quota import Quota
+from company.chief.share import Shares
 from company.chief.store import Store
 from company.chief.uploads import ChecksumMismatch, Uploads
 from p2p.base.errors import Unavailable
@@ -37,7 +39,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 @pytest.fixture
 def uploads(tmp_path: Path, store: Store) -> Uploads:
     (tmp_path / "uploads").mkdir()
-    return Uploads(tmp_path / "uploads", store, max_bytes=1000, max_per_principal=3)
+    return Uploads(tmp_path / "uploads", store, Shares(Quota()), max_bytes=1000, max_per_principal=3)
 
 
 async def begin(uploads: Uploads, length: int | None = 10) -> str:
@@ -66,7 +68,7 @@ async def test_an_upload_survives_a_restart_with_only_its_durable_bytes(uploads:
     with (tmp_path / "uploads" / upload).open("ab") as file:
         file.write(b"written and never acknowledged")
     (tmp_path / "uploads" / ("f" * 32)).write_bytes(b"an orphan")
-    again = Uploads(tmp_path / "uploads", store, max_bytes=1000)
+    again = Uploads(tmp_path / "uploads", store, Shares(Quota()), max_bytes=1000)
     await again.load(now=NOW)
     assert again.state(upload, now=NOW).offset == 3
     assert not (tmp_path / "uploads" / ("f" * 32)).exists()
@@ -80,7 +82,7 @@ async def test_an_upload_whose_bytes_the_disk_lost_begins_again(uploads: Uploads
     upload = await begin(uploads)
     await uploads.append(upload, 0, stream(b"abc"), now=NOW)
     os.unlink(tmp_path / "uploads" / upload)
-    again = Uploads(tmp_path / "uploads", store, max_bytes=1000)
+    again = Uploads(tmp_path / "uploads", store, Shares(Quota()), max_bytes=1000)
     await again.load(now=NOW)
     assert again.state(upload, now=NOW).offset == 0
     assert (await again.append(upload, 0, stream(b"ab"), now=NOW)).offset == 2

@@ -28,8 +28,8 @@ async def company(call: Call) -> Response:
 
 
 async def limits(call: Call) -> Response:
-    """The largest of everything."""
-    return json_reply(call.chief.limits())
+    """The largest of everything, and what who asks keeps here and may still add."""
+    return json_reply(call.chief.limits(call.by))
 
 
 async def doctor(call: Call) -> Response:
