@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from sqlalchemy import Connection
 
 from company.chief.commit import Op
-from company.chief.store import artifacts
+from company.chief.store import artifacts, jobs
 from company.chief.store.artifacts import ArtifactRow
 from company.messages import Artifact
 from company.paths import is_plain_file_name
@@ -65,11 +66,17 @@ class ArtifactSink:
             final = state.path.with_name(message.name)
             os.replace(state.path, final)
             row = ArtifactRow(message.job, message.index, message.name, state.offset, state.digest.digest())
-            self._write([lambda conn: artifacts.save(conn, [row])])
+            self._write([lambda conn: _save(conn, row)])
 
     def forget(self, job: str) -> None:
         """The job is over."""
         self._counts.pop(job, None)
+
+
+def _save(conn: Connection, row: ArtifactRow) -> None:
+    """Add it, unless its job was removed while the last piece was on its way."""
+    if jobs.load(conn, row.job) is not None:
+        artifacts.save(conn, [row])
 
 
 def _append(state: _Open, body: memoryview) -> None:

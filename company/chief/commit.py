@@ -87,6 +87,12 @@ class Committer:
         """Return when nothing is queued and nothing is being written."""
         await self._idle.wait()
 
+    async def flushed(self) -> None:
+        """Return when all that is queued now is on disk."""
+        done = trio.Event()
+        self.add(then=done.set)
+        await done.wait()
+
     async def run(self) -> None:
         """Write groups until cancelled; what is being written then is finished."""
         while True:

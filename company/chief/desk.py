@@ -300,10 +300,15 @@ class JobDesk:
         return {"cells": runs, "per_cell": per_cell, "total": total}
 
     # ---- changing ---------------------------------------------------------------------------------------------------------
-    async def change_job(self, ref: str, action: str, args: dict[str, Any], *, by: Principal) -> views.JobView:
+    def find_own(self, ref: str, by: Principal) -> str:
+        """The id of a job that ``by`` may change. Raises `NotFound`, `Refused`."""
         job_id = self.find(ref)
         if by.role == "submitter" and self._row(job_id).owner != by.name:
             raise Refused("not-your-job", f"{job_id} belongs to {self._row(job_id).owner}.")
+        return job_id
+
+    async def change_job(self, ref: str, action: str, args: dict[str, Any], *, by: Principal) -> views.JobView:
+        job_id = self.find_own(ref, by)
         is_live = job_id in self._engine.state.jobs
         if action in ("pause", "resume", "cancel", "edit"):
             if not is_live:
@@ -321,7 +326,8 @@ class JobDesk:
         elif action == "rm":
             if is_live:
                 raise Conflict("job-runs", f"{job_id} is not over; cancel it first.", hint=f"company job cancel {job_id}")
-            ended = self.ended.pop(job_id)
+            await self._committer.flushed()  # its last lines and its row: behind the deletion they would belong to nobody
+            ended = self.ended.pop(self.find(job_id))
             await self._store.write(lambda conn: jobs.delete(conn, job_id))
             await trio.to_thread.run_sync(lambda: shutil.rmtree(self._home.job(job_id).root, ignore_errors=True))
             return row_view(ended.row, names=self._names(ended.row), done=ended.done, failed=ended.failed)

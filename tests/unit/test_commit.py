@@ -93,6 +93,15 @@ async def test_what_comes_while_a_group_is_written_shares_the_next_one(tmp_path:
         assert sum(n for _, ranges in w.told for _, n in ranges) == 2000
 
 
+async def test_what_was_queued_before_a_flush_is_on_disk_after_it_also_while_a_group_is_written(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for k in range(3):
+            w.committer.add(pieces=[w.piece(10 * k, 10, token=k + 1)])
+            await trio.lowlevel.checkpoint()
+            await w.committer.flushed()
+            assert [r.first for r in await w.store.read(lambda conn: outcomes.load(conn, "j-1"))] == [10 * n for n in range(k + 1)]
+
+
 async def test_a_second_result_for_a_range_is_an_error_of_ours_and_is_not_hidden(tmp_path: Path) -> None:
     store_error: list[BaseException] = []
     try:

@@ -14,6 +14,8 @@ import trio
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
+from company.chief.artifacts import ArtifactSink
+from company.chief.commit import Op
 from company.chief.store import (
     Store,
     artifacts,
@@ -31,7 +33,9 @@ from company.chief.store import (
     uploads,
     workers,
 )  # fmt: skip
+from company.messages import Artifact
 from p2p.base.errors import InvariantBroken, Unavailable, UsageError
+from p2p.base.frames import NO_SIZES, Frame
 
 DIGEST = b"d" * 32
 PACKAGE = packages.PackageRow(
@@ -351,6 +355,24 @@ async def test_outcomes_say_what_is_done_and_where_segments_end(store: Store) ->
         assert len(outcomes.with_logs(conn, "j1")) == 150
 
     await store.read(check)
+
+
+async def test_a_line_of_a_job_that_was_removed_goes_with_it_and_its_neighbours_stay(store: Store) -> None:
+    """One that failed ended the chief: a job was removed before its last line was written."""
+    rows = [stories.StoryRow(job, seq, 1.0, "k", None, b"") for seq, job in enumerate(("j1", "j-gone", "j1"))]
+    await store.write(lambda conn: stories.append(conn, rows))
+    assert [r.seq for r in await store.read(lambda conn: stories.load(conn, "j1"))] == [0, 2]
+    assert await store.read(lambda conn: stories.load(conn, "j-gone")) == ()
+
+
+async def test_an_artifact_of_a_job_that_was_removed_while_it_came_is_dropped(store: Store, tmp_path: Path) -> None:
+    queued: list[Op] = []
+    sink = ArtifactSink(lambda job: tmp_path / job, queued.extend)
+    for job in ("j-gone", "j1"):
+        await sink.take(Artifact(1, job, 0, "plot.png", 0, True), Frame([], NO_SIZES, memoryview(b"png")))
+    await store.write(*queued)
+    assert [r.name for r in await store.read(lambda conn: artifacts.load(conn, "j1"))] == ["plot.png"]
+    assert await store.read(lambda conn: artifacts.load(conn, "j-gone")) == ()
 
 
 async def test_a_story_keeps_its_newest_events(store: Store) -> None:

@@ -29,16 +29,16 @@ _rows = Rows(schema.story, StoryRow)
 _t = schema.story.c
 _INSERT = (
     "INSERT INTO story (job, ordinal, seq, at, kind, cause_seq, body) "
-    "SELECT {0}, coalesce(max(ordinal), 0) + 1, {0}, {0}, {0}, {0}, {0} FROM story WHERE job = {0}"
+    "SELECT id, (SELECT coalesce(max(ordinal), 0) + 1 FROM story WHERE job = id), {0}, {0}, {0}, {0}, {0} FROM job WHERE id = {0}"
 )
 
 
 def append(conn: Connection, rows: Sequence[StoryRow], *, keep: int = MAX_EVENTS_PER_JOB) -> None:
-    """Add events, and drop the oldest of the same jobs beyond ``keep``."""
+    """Add events, and drop the oldest of the same jobs beyond ``keep``. Events of a job that was removed meanwhile go with it."""
     if not rows:
         return
     insert = _INSERT.format("?" if conn.dialect.paramstyle == "qmark" else "%s")
-    conn.exec_driver_sql(insert, [(r.job, r.seq, r.at, r.kind, r.cause_seq, r.body, r.job) for r in rows])
+    conn.exec_driver_sql(insert, [(r.seq, r.at, r.kind, r.cause_seq, r.body, r.job) for r in rows])
     for job in {row.job for row in rows}:
         newest = select(func.max(_t.ordinal)).where(_t.job == job).scalar_subquery()
         conn.execute(schema.story.delete().where(_t.job == job, _t.ordinal <= newest - keep))
