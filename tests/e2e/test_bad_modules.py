@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from company.chief.window import WINDOW_BYTES
 from company.client import Job
 from tests.e2e.test_company_failures import BAD, failing, only_failure
 from tests.support.company_processes import RunningCompany, until, value_of, write_package
@@ -82,20 +83,26 @@ def test_a_million_fragments_leave_the_chief_as_small_as_it_was(company: Running
 
 def test_a_split_that_is_faster_than_the_work_does_not_pile_up_in_the_chief(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
     """300 MB of fragments, which split could yield in a second; the chief holds its window of them, and split waits."""
+    count, size = 1500, 200_000
     package = write_package(
         tmp_path / "p",
         "import time\ndef process(fragment):\n    time.sleep(0.006)\n    return len(fragment)\n",
-        split="def split(data):\n    for n in range(1500):\n        yield bytes([n % 251]) * 200_000\n",
+        split=f"def split(data):\n    for n in range({count}):\n        yield bytes([n % 251]) * {size}\n",
         merge="def merge(results, output):\n    return [sum(results)]\n",
     )
     before = peak = memory_of(company, "chief")
     job = company.client.submit(package, numbers)
+    ahead = 0
     while not job.is_over:
         job.status(wait_s=0.1)
         peak = max(peak, memory_of(company, "chief"))
+        counts = job.view["fragments"]
+        ahead = max(ahead, counts["at_least"] - counts["done"] - counts["failed"])
     assert job.state == "done", job.view
-    assert value_of(job, tmp_path / "out") == [1500 * 200_000]
+    assert value_of(job, tmp_path / "out") == [count * size]
     assert peak - before < 180 << 20, f"{(peak - before) >> 20} MiB more"
+    # the window, and what a chunk of split and a piece of results that are not on disk yet may add
+    assert WINDOW_BYTES // size // 2 < ahead <= (WINDOW_BYTES + (32 << 20)) // size, f"split was {ahead} fragments ahead"
 
 
 def test_one_fragment_of_a_gibibyte_is_streamed(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
