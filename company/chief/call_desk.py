@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select
 
 from company.chief.desk import JobDesk
 from company.chief.engine import Engine
-from company.chief.facade import Conflict
+from company.chief.facade import Conflict, Principal
 from company.chief.merging import read_row
 from company.chief.runtime import JobRuntime, segment_id
 from company.chief.segments import SegmentStore
@@ -39,6 +39,10 @@ class CallDesk:
         self._store = store
         self._engine = engine
         self._desk = desk
+
+    def check_own(self, ref: str, by: Principal) -> None:
+        """Whether ``by`` may add calls to this job and end it. Raises `NotFound`, `Refused`."""
+        self._desk.find_own(ref, by)
 
     async def append(self, ref: str, first: int, data: bytes) -> int:
         """Take one frame of calls; returns how many the job has when they are on disk. Raises `Conflict`, `MalformedMessage`."""

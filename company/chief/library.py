@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from company import messages as m
 from company import views
 from company.chief.datasets import DatasetStore
-from company.chief.facade import Conflict, Invalid, NotFound, Principal, StoredFile, TooLarge
+from company.chief.facade import Conflict, Invalid, NotFound, Principal, Refused, StoredFile, TooLarge
 from company.chief.intake import MAX_ARCHIVE_BYTES, manifest_json, package_too_large, signed_name, tidy_name, translated
 from company.chief.packages import PackageStore
 from company.chief.quota import UNLIMITED, Key, Quota
@@ -167,8 +167,9 @@ class Library:
         digest = await trio.to_thread.run_sync(self._packages_on_disk.archive_digest, row.digest)
         return StoredFile(path, path.stat().st_size, digest.hex(), f"{tidy_name(row.name)}.zip", "application/zip")
 
-    async def remove_package(self, ref: str) -> None:
+    async def remove_package(self, ref: str, *, by: Principal) -> None:
         row = await self.package_row(ref)
+        _check_own(row, by)
         try:
             await self._store.write(lambda conn: packages.delete(conn, row.digest) and None)
         except IntegrityError:
@@ -263,8 +264,9 @@ class Library:
             raise NotFound("dataset-unknown", f"Dataset {digest.hex()[:16]} is gone.")
         return self._datasets_on_disk.data_path(digest), row.name
 
-    async def remove_dataset(self, ref: str) -> None:
+    async def remove_dataset(self, ref: str, *, by: Principal) -> None:
         row = await self.dataset_row(ref)
+        _check_own(row, by)
         try:
             await self._store.write(lambda conn: datasets.delete(conn, row.digest) and None)
         except IntegrityError:
@@ -368,6 +370,11 @@ class Library:
 def _key(row: PackageRow | DatasetRow) -> Key:
     """As what a stored thing counts, and how its user names it."""
     return Key("package" if isinstance(row, PackageRow) else "dataset", row.digest.hex())
+
+
+def _check_own(row: PackageRow | DatasetRow, by: Principal) -> None:
+    if by.role == "submitter" and row.uploaded_by != by.name:
+        raise Refused("not-your-upload", f"{row.name} was sent by {row.uploaded_by or 'somebody else'}.")
 
 
 def _by_prefix(ref: str, table: Mapping[bytes, Row]) -> Row | None:

@@ -165,8 +165,8 @@ class ChiefService:
     async def package_archive(self, ref: str) -> StoredFile:
         return await self.library.package_archive(ref)
 
-    async def remove_package(self, ref: str) -> None:
-        await self.library.remove_package(ref)
+    async def remove_package(self, ref: str, *, by: Principal) -> None:
+        await self.library.remove_package(ref, by=by)
 
     async def add_dataset(
         self, chunks: AsyncIterator[bytes], *, by: Principal, name: str, kind: str, expected_size: int | None = None
@@ -179,8 +179,8 @@ class ChiefService:
     async def dataset(self, ref: str) -> views.DatasetView:
         return await self.library.dataset(ref)
 
-    async def remove_dataset(self, ref: str) -> None:
-        await self.library.remove_dataset(ref)
+    async def remove_dataset(self, ref: str, *, by: Principal) -> None:
+        await self.library.remove_dataset(ref, by=by)
 
     async def create_upload(self, *, length: int | None, meta: dict[str, str], by: Principal) -> str:
         return await self.library.create_upload(length=length, meta=meta, by=by)

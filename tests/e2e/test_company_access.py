@@ -43,6 +43,29 @@ def test_a_submitter_submits_and_may_not_make_tokens(company: RunningCompany, nu
         assert caught.value.exit_code == 77
 
 
+def test_a_submitter_may_not_touch_what_is_anothers(company: RunningCompany, numbers: Path, tmp_path: Path) -> None:
+    """The calls of its executor, its datasets, its packages."""
+    ann, bob = (company.client_with(company.client.create_token("submitter", label=name)["token"]) for name in ("ann", "bob"))
+    package = write_package(tmp_path / "p", "def process(fragment):\n    return 'of ann'\n")
+    (tmp_path / "data").write_text("of ann\n")
+    job = ann.submit(package, tmp_path / "data", stream=True)
+    calls = f"/api/v1/jobs/{job.id}/calls"
+    for refused, code in (
+        (lambda: bob.transport.request("POST", calls, query={"first": 0}, body=b"anything"), "not-your-job"),
+        (lambda: bob.transport.request("POST", f"{calls}/end", body=b""), "not-your-job"),
+        (lambda: bob.remove_dataset(job.view["dataset"]), "not-your-upload"),
+        (lambda: bob.remove_package(job.view["package"]), "not-your-upload"),
+    ):
+        with pytest.raises(CompanyError) as caught:
+            refused()
+        assert (caught.value.code, caught.value.exit_code) == (code, 77)
+    ann.transport.request("POST", f"{calls}/end", body=b"")
+    job.wait(60)
+    job.remove()  # at once: its last line is still on its way to the disk
+    ann.remove_package(job.view["package"])
+    company.client.remove_dataset(job.view["dataset"])  # an owner may
+
+
 def test_a_wrong_and_a_revoked_token_are_refused(company: RunningCompany) -> None:
     made = company.client.create_token("viewer")
     company.client_with(made["token"]).company()

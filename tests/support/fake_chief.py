@@ -204,7 +204,7 @@ class FakeChief:
         package = _only(self.packages, ref, "package")
         return self.store_file(f"{package.name}.zip", self.contents[package.digest], "application/zip")
 
-    async def remove_package(self, ref: str) -> None:
+    async def remove_package(self, ref: str, *, by: Principal) -> None:
         package = _only(self.packages, ref, "package")
         if any(j.package == package.digest for j in self.jobs.values()):
             raise Conflict("in-use", "A job uses this package.")
@@ -231,7 +231,7 @@ class FakeChief:
     async def dataset(self, ref: str) -> views.DatasetView:
         return _only(self.datasets, ref, "dataset")
 
-    async def remove_dataset(self, ref: str) -> None:
+    async def remove_dataset(self, ref: str, *, by: Principal) -> None:
         del self.datasets[_only(self.datasets, ref, "dataset").digest]
 
     async def create_upload(self, *, length: int | None, meta: dict[str, str], by: Principal) -> str:

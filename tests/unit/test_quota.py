@@ -87,7 +87,7 @@ async def test_a_dataset_that_does_not_fit_is_refused_with_what_takes_the_room(l
     assert (library.quota.used("ann"), on_disk(tmp_path)) == (7000, 7000)
     await send(library, b"b" * 3000, said=said)
     await send(library, b"c" * 9999, by=BOB, said=said)  # others have room of their own
-    await library.remove_dataset(first)
+    await library.remove_dataset(first, by=ANN)
     await send(library, b"d" * 7000, said=said)
 
 
@@ -199,5 +199,5 @@ async def test_packages_count_too(library: Library, store: Store, tmp_path: Path
     with pytest.raises(StorageFull):
         await library.finish_upload(await upload_of(library, archive(files | {"a.txt": b"y"}), kind="package"))
     assert (await library_of(tmp_path, store)).quota.used("ann") >= kept
-    await library.remove_package(made.digest)
+    await library.remove_package(made.digest, by=ANN)
     assert library.quota.used("ann") < kept

@@ -8,24 +8,33 @@ from __future__ import annotations
 from typing import Final
 
 from company.chief.api.bodies import number
-from company.chief.api.gate import Call, Endpoint
+from company.chief.api.gate import Call, Endpoint, Handler
 from company.chief.api.replies import json_reply
+from p2p.net.body_budget import BodyBudget
 from p2p.net.http_types import Response
 
 MAX_BODY_BYTES: Final = (256 << 20) + (8 << 20)
+MAX_BODIES_AT_ONCE_BYTES: Final = 2 * MAX_BODY_BYTES  # of all callers together
 MAX_WAIT_S: Final = 60
 _BYTES: Final = "application/octet-stream"
 
 
-async def append(call: Call) -> Response:
-    """Add one frame of calls."""
-    first = number(call.request, "first", 0, 0, 1 << 40)
-    data = await call.request.body(MAX_BODY_BYTES)
-    return json_reply({"end": await call.chief.calls.append(call.arg("id"), first, data)})
+def append(budget: BodyBudget) -> Handler:
+    """The handler that adds one frame of calls; no more of them at once than ``budget`` has room for."""
+
+    async def take(call: Call) -> Response:
+        first = number(call.request, "first", 0, 0, 1 << 40)
+        call.chief.calls.check_own(call.arg("id"), call.by)
+        with budget.reserve(call.request.content_length):
+            data = await call.request.body(budget.max_body_bytes)
+            return json_reply({"end": await call.chief.calls.append(call.arg("id"), first, data)})
+
+    return take
 
 
 async def finish(call: Call) -> Response:
     """No more calls will come."""
+    call.chief.calls.check_own(call.arg("id"), call.by)
     await call.chief.calls.finish(call.arg("id"))
     return Response(204)
 
@@ -43,9 +52,10 @@ async def outcomes(call: Call) -> Response:
 def call_endpoints() -> list[Endpoint]:
     """Everything about calls."""
     one = "/api/v1/jobs/{id}"
+    budget = BodyBudget(max_body_bytes=MAX_BODY_BYTES, total_bytes=MAX_BODIES_AT_ONCE_BYTES)
     return [
         Endpoint(
-            method="POST", pattern=f"{one}/calls", handler=append, need="submitter", tag="jobs",
+            method="POST", pattern=f"{one}/calls", handler=append(budget), need="submitter", tag="jobs",
             summary="Add calls to a stream (one frame)", query=("first",), body=_BYTES,
         ),
         Endpoint(

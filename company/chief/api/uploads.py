@@ -149,7 +149,7 @@ async def package_archive(call: Call) -> Response:
 
 async def remove_package(call: Call) -> Response:
     """Remove a package that no job uses."""
-    await call.chief.remove_package(call.arg("digest"))
+    await call.chief.remove_package(call.arg("digest"), by=call.by)
     return Response(204)
 
 
@@ -165,7 +165,7 @@ async def dataset(call: Call) -> Response:
 
 async def remove_dataset(call: Call) -> Response:
     """Remove a dataset that no job uses."""
-    await call.chief.remove_dataset(call.arg("digest"))
+    await call.chief.remove_dataset(call.arg("digest"), by=call.by)
     return Response(204)
 
 
