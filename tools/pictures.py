@@ -1,4 +1,4 @@
-"""Make the pictures of the documentation from a real company with real jobs: ``python -m tools.pictures [FOLDER [network]]``.
+"""Make the pictures of the documentation from a real company with real jobs: ``python -m tools.pictures [FOLDER [network | contracts]]``.
 
 Needs chromium.
 Every run is a real one, so the numbers differ from run to run; what the pictures show is what a visitor sees, at a size that loads fast.
@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 MAX_BYTES = 150_000
 SIZE = {"width": 1120, "height": 720}
 TALL = {"width": 1000, "height": 980}
+TEXT = {"width": 1000, "height": 860}  # a page that is mostly words
 
 SURVEY = """
     from company import task
@@ -94,6 +95,36 @@ def take_network(browser: Browser, root: Path, folder: Path) -> None:
         visitor.close()
 
 
+def take_contracts(browser: Browser, root: Path, folder: Path) -> None:
+    """A counter-proposal as its borrower reads it, and the page Reputation after a contract that was kept."""
+    lender, borrower = "Faculty of Physics", "Bio Lab"
+    with Companies(root) as companies:
+        companies.start(lender, workers=2)
+        companies.client(lender).network.lend(2)
+        companies.start(borrower, "--bootstrap", companies.dht(lender), workers=0)
+        companies.sees(borrower, lender, timeout_s=120)
+        one, other = companies.client(borrower).contracts, companies.client(lender).contracts
+        digest = companies.client(borrower).upload_package(ROOT / "examples" / "raytracer")["digest"]
+        asked = {"package": digest, "slots": 2, "time_frame_s": 7200}
+        kept = str(one.request(str(companies.of[lender].ready["chief"]["company"]), **asked)["id"])
+        until(lambda: other.list("inbox")["items"], "the offer is there")
+        other.act(kept, "accept", digest=other.show(kept)["digest"])
+        until(lambda: one.show(kept)["state"] == other.show(kept)["state"] == "active", "both are bound")
+        one.act(kept, "revoke", notice_s=0)
+        until(lambda: one.show(kept)["state"] == other.show(kept)["state"] == "rated", "both halves are there", timeout_s=60)
+        second = str(one.request(str(companies.of[lender].ready["chief"]["company"]), **asked)["id"])
+        until(lambda: other.list("inbox")["items"], "the second offer is there")
+        other.act(second, "counter", time_frame_s=3600, reason="only until noon")
+        until(lambda: one.show(second)["differences"], "the counter-proposal is there")
+        visitor = Visitor(browser, companies.of[borrower], viewport=TEXT)
+        visitor.log_in()
+        for name, path in (("contract", f"/contracts/{second}"), ("reputation", "/reputation")):
+            visitor.go(path)
+            visitor.page.wait_for_load_state("networkidle")
+            shoot(visitor, folder / f"{name}.png")
+        visitor.close()
+
+
 def main() -> int:
     """Start a company, fill it, look at it, stop it."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "pictures"
@@ -104,8 +135,11 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name, RunningCompany(Path(name)) as company, chromium_running(chromium) as browser:
         company.start_chief("--name", "Bio Lab")
-        take_network(browser, Path(name) / "network", folder)
+        if sys.argv[2:] != ["contracts"]:
+            take_network(browser, Path(name) / "network", folder)
         if sys.argv[2:] != ["network"]:
+            take_contracts(browser, Path(name) / "contracts", folder)
+        if not sys.argv[2:]:
             job = fill(company, Path(name))
             take(browser, company, job, folder)
             company.client.job(job).cancel()
