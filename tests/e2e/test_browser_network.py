@@ -162,7 +162,7 @@ def test_an_offer_is_written_countered_signed_and_revoked_in_two_browsers_by_key
     expect(b.page.get_by_role("table", name="Reputation")).to_contain_text(HOSTILE)
     b.page.get_by_role("link", name="Why this score").click()
     expect(b.page.get_by_role("table", name="Receipts")).to_contain_text("this company")
-    faults = look(b, "/contracts", "/contracts/new", "/reputation", schemes=("light",)) + look(b, at, schemes=("dark",))
+    faults = look(b, "/contracts", at, schemes=("light",)) + look(b, "/reputation", schemes=("dark",))
     assert not faults and not b.faults and not v.faults, "\n".join([*faults, *b.faults, *v.faults])
     b.close()
     v.close()
