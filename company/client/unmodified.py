@@ -11,6 +11,7 @@ import builtins
 import concurrent.futures
 import concurrent.futures.process
 import importlib
+import importlib.util
 import multiprocessing
 import multiprocessing.pool
 import runpy
@@ -298,13 +299,22 @@ class _WhenJoblibComes:
         self._busy = False
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Never finds anything: only notices."""
-        if name == "joblib" and not self._busy:
-            self._busy = True
-            module = importlib.import_module("company.joblib")
-            module.register(self._front.executor.client, make_default=True)
-            sys.meta_path.remove(self)
-        return None
+        """joblib's own, with the registration behind its execution: before it, joblib would be executed a second time, and half."""
+        if name != "joblib" or self._busy:
+            return None
+        self._busy = True
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: Any) -> None:
+            execute(module)
+            importlib.import_module("company.joblib").register(self._front.executor.client, make_default=True)
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
 
 
 def run_divided(script: Path, front: Front, after_s: float) -> None:
