@@ -393,4 +393,5 @@ def set_up_logging(*, json_lines: bool) -> None:
     """Warnings and more to standard error; $COMPANY_LOG sets the level."""
     level = os.environ.get("COMPANY_LOG", "INFO" if not json_lines else "WARNING").upper()
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for chatty in ("asyncio", "kademlia", "rpcudp"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
