@@ -21,11 +21,11 @@ from company.chief.segments import BlobRef, LogStore, RecordHeader, SegmentStore
 from company.chief.store import outcomes
 from company.chief.store.outcomes import OutcomeRow
 from company.chief.store.store import Store
-from p2p.base.errors import Unavailable
+from p2p.base.errors import PeerError, Unavailable
 from p2p.base.frames import Sizes
 
 RETRY_FULL_S = 2.0  # how often a full disk is tried again
-MAX_GROUP_BYTES = 64 << 20
+MAX_WAITING_BYTES = 80 << 20  # of one worker: a frame may have 64 MiB, an honest one sends 16 MiB ahead of what is acknowledged
 _log = logging.getLogger("company.chief.commit")
 
 
@@ -58,7 +58,6 @@ class _Group:
     pieces: list[Piece] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
     then: list[Callable[[], None]] = field(default_factory=list)
-    bytes: int = 0
 
 
 class Committer:
@@ -69,6 +68,7 @@ class Committer:
         self._on_committed = on_committed
         self._on_full = on_full
         self._group = _Group()
+        self._waiting: dict[str, int] = {}  # bytes of results by worker, until they are on disk
         self._work = trio.Event()
         self._idle = trio.Event()
         self._idle.set()
@@ -77,11 +77,17 @@ class Committer:
         """Queue results and row changes for the next transaction; ``then`` is called when all of it is on disk."""
         self._group.pieces += pieces
         self._group.ops += ops
-        self._group.bytes += sum(len(p.body) for p in pieces)
+        for piece in pieces:
+            self._waiting[piece.worker] = self._waiting.get(piece.worker, 0) + len(piece.body)
         if then is not None:
             self._group.then.append(then)
         self._idle = trio.Event() if self._idle.is_set() else self._idle
         self._work.set()
+
+    def check_room(self, worker: str) -> None:
+        """Raise `PeerError` when so much of this worker waits for the disk that it cannot have waited for acknowledgements."""
+        if (waiting := self._waiting.get(worker, 0)) > MAX_WAITING_BYTES:
+            raise PeerError("unacknowledged", f"{waiting} bytes of results wait for the disk; a worker waits for acknowledgements.")
 
     async def wait_idle(self) -> None:
         """Return when nothing is queued and nothing is being written."""
@@ -132,6 +138,11 @@ class Committer:
         return rows
 
     def _report(self, group: _Group, rows: list[OutcomeRow]) -> None:
+        for piece in group.pieces:
+            self._waiting[piece.worker] -= len(piece.body)
+        for worker in {piece.worker for piece in group.pieces}:
+            if not self._waiting[worker]:
+                del self._waiting[worker]
         by_job: dict[str, list[Range]] = {}
         for row in rows:
             by_job.setdefault(row.job, []).append((row.first, row.count))
@@ -146,13 +157,14 @@ def _insert(rows: list[OutcomeRow], conn: Connection) -> None:
 
 
 def _append(pieces: list[Piece]) -> list[OutcomeRow]:
-    """Append every piece to its segment file; nothing is durable yet. Runs in a thread."""
+    """Append every piece to its segment file; nothing is durable yet. Runs in a thread; may be repeated after a full disk."""
     rows: list[OutcomeRow] = []
     now = time.time()
-    for piece in pieces:
-        digest = xxhash.xxh3_128_digest(piece.body)
+    for piece in pieces:  # first, because only this touches the disk: what follows is never done twice
         for offset, _, _ in piece.blobs:
             piece.segments.adopt_blob(piece.token, piece.first + offset)
+    for piece in pieces:
+        digest = xxhash.xxh3_128_digest(piece.body)
         header = RecordHeader(piece.job, piece.first, piece.count, piece.attempt, piece.token, piece.input_digest, digest, piece.blobs)
         place = piece.segments.append(header, piece.sizes, piece.body)
         log_offset, log_len = piece.logs.append(piece.log) or (None, 0)

@@ -105,7 +105,8 @@ class Engine:
         self._wake.set()
 
     def post_outcome(self, worker: str, message: Outcome, frame: Frame, cut: Cut) -> None:
-        """Results came: let the machine judge, then cut what it accepts out of the frame."""
+        """Results came: let the machine judge, then cut what it accepts out of the frame. Raises `PeerError` ("unacknowledged")."""
+        self._committer.check_room(worker)
         runtime = self.runtimes.get(message.job)
         ok, is_whole_only = cut.ok, False
         if runtime is not None and message.token >> COUNTER_BITS != self.state.boot:

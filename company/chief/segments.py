@@ -137,8 +137,12 @@ class SegmentStore:
         return BlobWriter(self._dir / spool_name(token, index))
 
     def adopt_blob(self, token: int, index: int) -> None:
-        """Take the finished blob of this attempt as the result of fragment ``index``, durably, before its record. Blocks."""
-        os.replace(self._dir / spool_name(token, index), self.blob_path(index))
+        """Take the finished blob of this attempt as the result of fragment ``index``, durably, before its record. Blocks; idempotent."""
+        try:
+            os.replace(self._dir / spool_name(token, index), self.blob_path(index))
+        except FileNotFoundError:
+            if not self.blob_path(index).exists():
+                raise
         sync_directory(self._dir)
 
     def blob_path(self, index: int) -> Path:

@@ -86,6 +86,7 @@ class ChiefLink:
     ) -> None:
         self._dialler = dialler
         self._results = results
+        results.on_acked = self.wake
         self._port = port
         self._rng = rng
         self._clock = clock

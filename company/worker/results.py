@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 MEMORY_LIMIT_BYTES = 64 << 20
 SPOOL_LIMIT_BYTES = 1 << 30
 PART_OVERHEAD_BYTES = 512  # so that many empty parts count too
+WINDOW_BYTES = 16 << 20  # sent and not yet on the chief's disk; the chief holds as much in memory for each worker while its disk is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Part:
     path: Path | None = None
     size_bytes: int = 0
     gone: bool = False
+    is_sent: bool = False  # on this channel
     is_uploaded: bool = False  # its blobs are with the chief
 
     @property
@@ -67,6 +69,7 @@ class HeldResults:
     """The parts of all held leases, in the order in which they were made."""
 
     def __init__(self, folder: Path, *, memory_limit: int = MEMORY_LIMIT_BYTES, spool_limit: int = SPOOL_LIMIT_BYTES) -> None:
+        """``on_acked``, if it is set, is called when a part that was sent is forgotten: there may be room to send another one."""
         self._folder = folder
         self._memory_limit = memory_limit
         self._spool_limit = spool_limit
@@ -76,6 +79,8 @@ class HeldResults:
         self._room = trio.Event()
         self.memory_bytes = 0
         self.spool_bytes = 0
+        self.in_flight_bytes = 0
+        self.on_acked: Callable[[], None] | None = None
 
     def add(self, part: Part) -> None:
         """Keep a part; it is written to a file when memory is full, and kept in memory all the same when the disk is."""
@@ -106,15 +111,24 @@ class HeldResults:
         return path
 
     def next_unsent(self, blocked: Collection[int] = ()) -> Part | None:
-        """The oldest part not yet sent on this channel whose token is not ``blocked``, without taking it."""
+        """The oldest part not yet sent on this channel whose token is not ``blocked``, without taking it.
+
+        None, too, while `WINDOW_BYTES` are sent and not acknowledged; a part larger than that goes alone.
+        """
         while self._unsent and self._unsent[0].gone:
             self._unsent.popleft()
         if not blocked:
-            return self._unsent[0] if self._unsent else None
-        return next((part for part in self._unsent if not part.gone and part.token not in blocked), None)
+            part = self._unsent[0] if self._unsent else None
+        else:
+            part = next((part for part in self._unsent if not part.gone and part.token not in blocked), None)
+        is_wide = part is not None and self.in_flight_bytes + part.size_bytes > WINDOW_BYTES and self.in_flight_bytes > 0
+        return None if is_wide else part
 
     def mark_sent(self, part: Part) -> None:
         """``part`` goes to the channel now; it stays held."""
+        if part.first is not None:  # others are never acknowledged
+            part.is_sent = True
+            self.in_flight_bytes += part.size_bytes
         if self._unsent and self._unsent[0] is part:
             self._unsent.popleft()
         else:
@@ -127,8 +141,9 @@ class HeldResults:
     def rewind(self) -> None:
         """A new channel: everything held is unsent again, in the order in which it was made (per lease)."""
         self._unsent = deque(part for parts in self._leases.values() for part in parts)
+        self.in_flight_bytes = 0
         for part in self._unsent:
-            part.is_uploaded = False
+            part.is_uploaded = part.is_sent = False
 
     def parts_of(self, token: int) -> tuple[Part, ...]:
         return tuple(self._leases.get(token, ()))
@@ -162,6 +177,10 @@ class HeldResults:
             blob.path.unlink(missing_ok=True)
             self.spool_bytes -= blob.size
         part.body = b""
+        if part.is_sent:
+            self.in_flight_bytes -= part.size_bytes
+            if self.on_acked is not None:
+                self.on_acked()
         if self.has_room:
             self._room.set()
             self._room = trio.Event()
@@ -183,3 +202,5 @@ class HeldResults:
         spool = sum(p.size_bytes for p in parts if p.path is not None) + sum(b.size for p in parts for b in p.blobs)
         if (memory, spool) != (self.memory_bytes, self.spool_bytes):
             raise InvariantBroken("held bytes do not add up", memory=(memory, self.memory_bytes), spool=(spool, self.spool_bytes))
+        if (flying := sum(p.size_bytes for p in parts if p.is_sent)) != self.in_flight_bytes:
+            raise InvariantBroken("sent bytes do not add up", found=flying, counted=self.in_flight_bytes)

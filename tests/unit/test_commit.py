@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import trio
 
+import company.chief.segments as segments_module
+from company.chief import commit
 from company.chief.commit import Committer, Piece
 from company.chief.events import Range
 from company.chief.segments import Location, LogStore, SegmentStore
@@ -20,6 +24,7 @@ from company.chief.store.jobs import JobRow
 from company.chief.store.packages import PackageRow
 from company.chief.store.packages import save as save_package
 from company.chief.store.store import Store
+from p2p.base.errors import PeerError
 
 
 @dataclass
@@ -113,6 +118,47 @@ async def test_a_second_result_for_a_range_is_an_error_of_ours_and_is_not_hidden
     except BaseException as error:  # noqa: BLE001 - which of sqlalchemy's classes is not the point
         store_error.append(error)
     assert store_error
+
+
+async def test_a_worker_that_waits_for_no_acknowledgement_is_stopped_until_the_disk_has_what_it_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "MAX_WAITING_BYTES", 8)
+    async with world(tmp_path) as w:
+        w.committer.add(pieces=[w.piece(0, 5)])
+        w.committer.check_room("w")
+        w.committer.add(pieces=[w.piece(5, 5)])
+        with pytest.raises(PeerError, match="wait for the disk"):
+            w.committer.check_room("w")
+        w.committer.check_room("another")
+        await w.committer.wait_idle()
+        w.committer.check_room("w")
+
+
+async def test_a_disk_that_is_full_between_a_large_result_and_its_record_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "RETRY_FULL_S", 0.01)
+    full = [True, True]
+
+    def sync_directory(path: Path) -> None:
+        if full:
+            full.pop()
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(segments_module, "sync_directory", sync_directory)
+    async with world(tmp_path) as w:
+        blob = w.segments.blob_writer(1, 5)
+        blob.write(b"large")
+        blob.finish()
+        large = replace(w.piece(5, 1), sizes=np.zeros(1, dtype="<u4"), body=memoryview(b""), blobs=((0, 5, b"d" * 32),))
+        w.committer.add(pieces=[w.piece(0, 5), large])
+        await w.committer.wait_idle()
+        assert w.full == [True, False] and not full
+        rows = await w.store.read(lambda conn: outcomes.load(conn, "j-1"))
+        assert [(r.first, r.count) for r in rows] == [(0, 5), (5, 1)]
+        assert [header.first for header, _ in w.segments.rebuild_rows()] == [0, 5]
+        assert w.segments.blob_path(5).read_bytes() == b"large"
 
 
 async def test_logs_lie_where_the_row_says(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from company import messages as m
 from company.sandbox import wire
 from company.worker.frames import Expected, outcome_untrusted, preview_of, short_text, words_untrusted
 from company.worker.large import LargeResults
-from company.worker.results import PART_OVERHEAD_BYTES, HeldBlob, HeldResults, Part
+from company.worker.results import PART_OVERHEAD_BYTES, WINDOW_BYTES, HeldBlob, HeldResults, Part
 from p2p.base.codec import encode_value
 from p2p.base.errors import MalformedMessage
 from p2p.base.frames import Frame
@@ -54,6 +54,30 @@ def test_a_forgotten_part_that_was_not_sent_is_never_sent(tmp_path: Path) -> Non
     results.add(part(1, 1))
     results.forget_part(1, 0)
     assert sent(results) == [(1, 1)]
+
+
+def test_so_much_is_sent_ahead_of_acknowledgements_and_a_larger_part_goes_alone(tmp_path: Path) -> None:
+    results = HeldResults(tmp_path)
+    woken: list[int] = []
+    results.on_acked = lambda: woken.append(results.in_flight_bytes)
+    half = bytes(WINDOW_BYTES // 2 - PART_OVERHEAD_BYTES - 4)
+    for first, body in ((0, half), (1, half), (2, b"small"), (3, bytes(WINDOW_BYTES + 1)), (4, b"last")):
+        results.add(part(1, first, body))
+    assert sent(results) == [(1, 0), (1, 1)]
+    results.forget_part(1, 0)
+    assert woken == [WINDOW_BYTES // 2]
+    assert sent(results) == [(1, 2)]
+    results.forget_part(1, 1)
+    assert sent(results) == []
+    results.forget_part(1, 2)
+    assert sent(results) == [(1, 3)]
+    results.validate()
+    results.rewind()
+    assert results.in_flight_bytes == 0
+    assert sent(results) == [(1, 3)]
+    results.forget_lease(1)
+    assert sent(results) == [] and results.in_flight_bytes == 0
+    results.validate()
 
 
 def test_parts_of_a_lease_whose_blobs_are_on_their_way_wait_and_others_pass(tmp_path: Path) -> None:
