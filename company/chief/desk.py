@@ -27,6 +27,7 @@ from company.chief.facade import Conflict, Invalid, NotFound, Principal, Refused
 from company.chief.heatmap import cell_of, ranges_of
 from company.chief.job_views import as_json, check_where, live_view, options_of, row_view
 from company.chief.library import Library
+from company.chief.result_check import forget_damaged
 from company.chief.retries import MaxFails
 from company.chief.runtime import JobRuntime, segment_id
 from company.chief.secondment.believed import is_shown, load_believed
@@ -126,7 +127,7 @@ class JobDesk:
                 lost = set(found.damaged)
                 bad = [r for r in finished if r.segment in lost]
                 finished = tuple(r for r in finished if r.segment not in lost)
-                await self._store.write(lambda conn: _delete_rows(conn, row.id, [r.first for r in bad]))
+                await self._store.write(lambda conn: outcomes.forget(conn, row.id, [r.first for r in bad]))
             finished, foreign = await load_believed(self._store, row.id, finished)
         runtime = JobRuntime(
             row=row, dirs=dirs, files=package.files, processor=package.info.processor_digest, requirements=package.info.requirements,
@@ -364,9 +365,15 @@ class JobDesk:
             row, state="queued", paused=False, reason=None, finished=None, result_name=None, result_size=None, result_digest=None,
             options=as_json(options), fragments_total=row.fragments_total if is_merge_only or args.get("merge") else None,
         )  # fmt: skip
+        lost = (
+            await forget_damaged(self._store, self._home.job(job_id).results, job_id)
+            if ended.row.reason and b'"result-damaged"' in ended.row.reason
+            else 0
+        )
         await self._store.write(lambda conn: jobs.save(conn, row))
         del self.ended[job_id]
-        self._story.tell(job_id, "retried", "merge runs again." if is_merge_only else "Failed fragments run again.")
+        text = "merge runs again." if is_merge_only else "Failed fragments run again."
+        self._story.tell(job_id, "retried", f"{lost} fragments whose results the disk has damaged run again." if lost else text)
         await self._go_live(row, restarted=True)
 
     def on_over(self, runtime: JobRuntime, done: int, failed: int) -> None:
@@ -392,8 +399,3 @@ class JobDesk:
         found = iterate_results(self._store, self._home, job_id, start=start, limit=limit, is_shown=lambda row: is_shown(row, hidden))
         async for item in found:
             yield item
-
-
-def _delete_rows(conn: Connection, job: str, firsts: list[int]) -> None:
-    for at in range(0, len(firsts), 500):
-        conn.execute(schema.outcome.delete().where(schema.outcome.c.job == job, schema.outcome.c.first.in_(firsts[at : at + 500])))

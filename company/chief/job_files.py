@@ -181,14 +181,14 @@ def _rows_from(job: str, start: int, conn: Connection) -> tuple[OutcomeRow, ...]
 
 def _results_of(segments: SegmentStore, row: OutcomeRow, start: int, limit: int) -> list[tuple[int, bytes]]:
     frame = segments.read(Location(row.segment, row.offset, row.length))
-    large = {offset for offset, _, _ in header_of_untrusted(frame).blobs}
+    large = {offset: (size, digest) for offset, size, digest in header_of_untrusted(frame).blobs}
     ends = np.cumsum(frame.sizes, dtype=np.int64)
     out: list[tuple[int, bytes]] = []
     for k in range(max(0, start - row.first), row.count):
         if len(out) >= limit:
             break
         if k in large:
-            out.append((row.first + k, segments.blob_path(row.first + k).read_bytes()))
+            out.append((row.first + k, bytes(segments.read_blob(row.first + k, *large[k]))))
         else:
             out.append((row.first + k, bytes(frame.body[int(ends[k - 1]) if k else 0 : int(ends[k])])))
     return out

@@ -23,7 +23,7 @@ from company.sandbox.child import Child, ChildDied, ChildFailed
 from company.sandbox.profile import Profile
 from company.sandbox.sandbox import Sandbox
 from p2p.base.codec import decode_value_untrusted
-from p2p.base.errors import MalformedMessage
+from p2p.base.errors import MalformedMessage, Unavailable
 from p2p.base.frames import NO_SIZES, Sizes
 
 MERGE_SILENCE_S = 3600.0  # without progress (surfaces.md)
@@ -98,7 +98,7 @@ class MergeChild:
         await self._child.aclose()
 
     async def run(self, feed: Feed) -> MergeResult | MergeError:
-        """Stream the results, take the value, shape the final file."""
+        """Stream the results, take the value, shape the final file. Raises `Unavailable`, `OSError`: what ``feed`` and the disk raise."""
         child = self._child
         try:
             async with trio.open_nursery() as nursery:
@@ -115,6 +115,8 @@ class MergeChild:
             known = _first(group)
             if known is None:
                 raise
+            if isinstance(known, (Unavailable, OSError)):
+                raise known from None
             return _merge_error(known)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
@@ -147,9 +149,9 @@ class MergeChild:
                     raise MalformedMessage(f"merge sent message {str(frame.header[0])[:20]}")
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> ChildFailed | ChildDied | MalformedMessage | None:
+def _first(group: BaseExceptionGroup[BaseException]) -> ChildFailed | ChildDied | MalformedMessage | Unavailable | OSError | None:
     for error in group.exceptions:
-        if isinstance(error, (ChildFailed, ChildDied, MalformedMessage)):
+        if isinstance(error, (ChildFailed, ChildDied, MalformedMessage, Unavailable, OSError)):
             return error
         if isinstance(error, BaseExceptionGroup):
             inner = _first(error)

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import trio
@@ -164,7 +163,7 @@ def _unbroken(rows: tuple[OutcomeRow, ...], at: int) -> tuple[OutcomeRow, ...]:
 def read_row(segments: SegmentStore, row: OutcomeRow) -> list[tuple[int, Sizes, bytes | memoryview]]:
     """The results of one row, cut where a large one lies in a file of its own. Blocks."""
     frame = segments.read(Location(row.segment, row.offset, row.length))
-    blobs = {offset for offset, _, _ in header_of_untrusted(frame).blobs}
+    blobs = {offset: (size, digest) for offset, size, digest in header_of_untrusted(frame).blobs}
     if not blobs:
         return [(row.first, frame.sizes, frame.body)]
     out: list[tuple[int, Sizes, bytes | memoryview]] = []
@@ -174,7 +173,7 @@ def read_row(segments: SegmentStore, row: OutcomeRow) -> list[tuple[int, Sizes, 
         if offset > at:
             out.append((row.first + at, frame.sizes[at:offset], frame.body[int(ends[at - 1]) if at else 0 : int(ends[offset - 1])]))
         if offset < row.count:
-            data = Path(segments.blob_path(row.first + offset)).read_bytes()
+            data = segments.read_blob(row.first + offset, *blobs[offset])
             out.append((row.first + offset, np.array([len(data)], dtype="<u4"), data))
         at = offset + 1
     return out

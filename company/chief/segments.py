@@ -8,6 +8,8 @@ to inline lie beside the segments as ``blob-<index>``; the header names them and
 
 from __future__ import annotations
 
+import hashlib
+import mmap
 import os
 import threading
 import zlib
@@ -149,6 +151,18 @@ class SegmentStore:
         """The file of a large result."""
         return self._dir / blob_name(index)
 
+    def read_blob(self, index: int, size: int, digest: bytes) -> memoryview:
+        """A large result as it is on disk, mapped and checked. Blocks. Raises `Unavailable` ("result-damaged")."""
+        path = self.blob_path(index)
+        try:
+            with path.open("rb") as file:
+                data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError):  # ValueError: an empty file
+            raise _damaged(path, "it is not there") from None
+        if len(data) != size or hashlib.blake2b(data, digest_size=len(digest)).digest() != digest:
+            raise _damaged(path, "it is not what was written")
+        return data
+
     # ---- after a crash
     def recover(self, committed: Mapping[int, int]) -> Recovered:
         """Cut every segment back to the end of its last committed record, and go on writing there."""
@@ -239,10 +253,7 @@ class SegmentStore:
             return file.read(HEAD_BYTES) == self._head
 
     def _damaged(self, location: Location) -> Unavailable:
-        return Unavailable(
-            "result-damaged", f"results in {self._path(location.segment)} at {location.offset} are damaged on disk",
-            hint="retry the job: these fragments must run again", segment=location.segment, offset=location.offset,
-        )  # fmt: skip
+        return _damaged(self._path(location.segment), f"at {location.offset} it is not what was written")
 
     def _pread(self, number: int, offset: int, length: int) -> bytes:
         with self._readers_lock:  # held while reading, or another thread might close this descriptor
@@ -283,6 +294,13 @@ def header_of_untrusted(frame: Frame) -> RecordHeader:
         raise MalformedMessage(f"segment record of {fields[2]} results holds {len(frame.sizes)}")
     job, first, count, attempt, token, input_digest, digest = fields[:7]
     return RecordHeader(job, first, count, attempt, token, input_digest, digest, tuple(blobs))
+
+
+def _damaged(path: Path, what: str) -> Unavailable:
+    return Unavailable(
+        "result-damaged", f"The disk has damaged results, {path}: {what}.",
+        hint="Check the disk; company job retry finds what is damaged and computes it again.",
+    )  # fmt: skip
 
 
 def _crc(fields: Sequence[Any], sizes: Sizes, buffers: Sequence[Buffer]) -> int:

@@ -237,3 +237,34 @@ def test_pause_gives_out_nothing_more_and_resume_goes_on(company: RunningCompany
     job.resume()
     assert job.wait(60).state == "done"
     assert value_of(job, tmp_path / "out") == list(range(40))
+
+
+@pytest.mark.parametrize("lost", ["a bit of a record", "a large result"])
+def test_results_that_the_disk_has_damaged_are_named_and_computed_again(
+    company: RunningCompany, numbers: Path, tmp_path: Path, lost: str
+) -> None:
+    package = write_package(
+        tmp_path / "p",
+        """
+        def process(fragment):
+            if fragment == 2:
+                raise ValueError("never")
+            return bytes([fragment]) * (5 << 20 if fragment == 1 else 10)
+        """,
+        merge="def merge(results, output):\n    return [(len(r), r[0]) for r in results]\n",
+    )
+    job = company.run(package, numbers, params={"n": 3}, max_fails="1")
+    assert job.state == "done"
+    results = company.home / "chief" / "jobs" / job.id / "results"
+    if lost == "a large result":
+        (results / "blob-1").unlink()
+    else:
+        with (results / "000000.seg").open("r+b") as file:
+            file.seek(-1, 2)
+            last = file.read(1)
+            file.seek(-1, 2)
+            file.write(bytes([last[0] ^ 1]))
+    assert job.retry().wait(60).state == "failed"
+    assert job.view["reason"]["code"] == "result-damaged"
+    assert job.retry().wait(60).state == "done", job.view
+    assert value_of(job, tmp_path / "out") == [[10, 0], [5 << 20, 1]]

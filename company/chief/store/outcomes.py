@@ -83,3 +83,9 @@ def log_end(conn: Connection, job: str) -> int:
 def delete(conn: Connection, job: str) -> int:
     """Drop all results of a job (its split did not repeat itself); return how many rows."""
     return _rows.delete(conn, _t.job == job)
+
+
+def forget(conn: Connection, job: str, firsts: Sequence[int]) -> None:
+    """Delete the rows that begin with these fragments."""
+    for at in range(0, len(firsts), 500):
+        conn.execute(schema.outcome.delete().where(schema.outcome.c.job == job, schema.outcome.c.first.in_(firsts[at : at + 500])))
