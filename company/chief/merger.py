@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -127,6 +128,9 @@ class MergeChild:
             return await trio.to_thread.run_sync(shape_result, self._plan, value)
         except MalformedMessage as error:
             return _merge_error(error)
+        except OSError:
+            shutil.rmtree(self._plan.result_dir, ignore_errors=True)  # half a result is worth nothing, and fills the disk
+            raise
 
     async def _value(self, child: Child) -> bytes | MergeError | None:
         parts: list[bytes] = []

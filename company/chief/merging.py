@@ -21,6 +21,7 @@ from company.chief.segments import Location, SegmentStore, header_of_untrusted
 from company.chief.store import outcomes
 from company.chief.store.outcomes import OutcomeRow
 from company.chief.store.store import Store
+from company.chief.store.writer import is_disk_full, storage_full
 from company.sandbox.sandbox import Sandbox
 from p2p.base.errors import Action, ParallelError, Reason, Unavailable
 from p2p.base.frames import Sizes
@@ -75,6 +76,8 @@ class Merging:
                     ended: MergeResult | MergeError | Reason = await self._merge(runtime, go)
                 except Unavailable as error:
                     ended = error.reason()
+                except OSError as error:  # the result could not be written
+                    ended = _unwritable(job, runtime.dirs.output, error)
                 await go.wait()  # whatever became of an early start counts when the job has come to its merge
                 runtime.row = replace(runtime.row, merge_attempt=runtime.row.merge_attempt + 1)
                 if isinstance(ended, MergeResult):
@@ -140,6 +143,13 @@ class Merging:
                 await news.wait()
                 with trio.move_on_after(EARLY_S):
                     await go.wait()
+
+
+def _unwritable(job: str, folder: Path, error: OSError) -> Reason:
+    again = (Action("run merge again, without computing anything again", f"company job retry {job}"),)
+    if is_disk_full(error):
+        return replace(storage_full(folder).reason(), actions=again)
+    return Reason("result-unwritable", f"The result cannot be written to {folder}: {error.strerror}.", {}, again)
 
 
 async def _end_of_stream(job: str, post: Post) -> None:

@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import os
+import shutil
 import sqlite3
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from tests.support.company_processes import until, value_of, write_package
 
 pytestmark = pytest.mark.slow
 N = 120
+PART_MIB = 6
 
 
 @pytest.fixture
@@ -115,3 +117,24 @@ def test_a_full_disk_is_told_waited_for_and_survived(company: Harmed, numbers: P
     assert database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     database.close()
     assert not company.violations.exists(), company.violations.read_text()[:3000]
+
+
+def test_a_result_that_does_not_fit_fails_its_job_and_nothing_else(company: Harmed, numbers: Path, tmp_path: Path) -> None:
+    package = write_package(
+        tmp_path / "p",
+        "def process(fragment):\n    return fragment\n",
+        merge="""
+        def merge(results, output):
+            for name in ("a", "b"):
+                (output / name).write_bytes(b"x" * (SIZE << 20))
+        """.replace("SIZE", str(PART_MIB)),
+    )
+    ballast = company.home / "ballast"
+    with ballast.open("wb") as file:
+        file.write(bytes(shutil.disk_usage(company.home).free - (3 * PART_MIB << 20)))  # room for the two files, and not for a zip of them
+    job = company.client.submit(package, numbers, params={"n": 3}).wait(60)
+    assert (job.state, job.view["reason"]["code"]) == ("failed", "storage-full"), job.view
+    assert any("job retry" in action.get("cli", "") for action in job.view["reason"]["actions"])
+    ballast.unlink()
+    assert job.retry().wait(60).state == "done", job.view
+    assert [path.stat().st_size for path in job.download(tmp_path / "out")] == [PART_MIB << 20] * 2
