@@ -365,11 +365,7 @@ class JobDesk:
             row, state="queued", paused=False, reason=None, finished=None, result_name=None, result_size=None, result_digest=None,
             options=as_json(options), fragments_total=row.fragments_total if is_merge_only or args.get("merge") else None,
         )  # fmt: skip
-        lost = (
-            await forget_damaged(self._store, self._home.job(job_id).results, job_id)
-            if ended.row.reason and b'"result-damaged"' in ended.row.reason
-            else 0
-        )
+        lost = await forget_damaged(self._store, self._home.job(job_id).results, ended.row)
         await self._store.write(lambda conn: jobs.save(conn, row))
         del self.ended[job_id]
         text = "merge runs again." if is_merge_only else "Failed fragments run again."

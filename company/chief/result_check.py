@@ -11,16 +11,19 @@ import trio
 from company.chief.runtime import segment_id
 from company.chief.segments import Location, SegmentStore, header_of_untrusted
 from company.chief.store import outcomes
+from company.chief.store.jobs import JobRow
 from company.chief.store.outcomes import OutcomeRow
 from company.chief.store.store import Store
 from p2p.base.errors import Unavailable
 
 
-async def forget_damaged(store: Store, results: Path, job: str) -> int:
-    """Delete the rows of what is damaged, so that it is computed again; return of how many fragments. The job must not be live."""
-    rows = await store.read(partial(outcomes.load, job=job))
-    bad = await trio.to_thread.run_sync(damaged_rows, SegmentStore(results, segment_id(job)), rows)
-    await store.write(partial(outcomes.forget, job=job, firsts=[row.first for row in bad]))
+async def forget_damaged(store: Store, results: Path, job: JobRow) -> int:
+    """After a job ended for damage, delete the rows of what is damaged, so that it is computed again; return of how many fragments."""
+    if not job.reason or b'"result-damaged"' not in job.reason:
+        return 0
+    rows = await store.read(partial(outcomes.load, job=job.id))
+    bad = await trio.to_thread.run_sync(damaged_rows, SegmentStore(results, segment_id(job.id)), rows)
+    await store.write(partial(outcomes.forget, job=job.id, firsts=[row.first for row in bad]))
     return sum(row.count for row in bad)
 
 
