@@ -12,8 +12,10 @@ import concurrent.futures
 import concurrent.futures.process
 import importlib
 import importlib.util
+import itertools
 import multiprocessing
 import multiprocessing.pool
+import reprlib
 import runpy
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +26,7 @@ from typing import Any
 from company.client.client import Client
 from company.client.executor import Executor
 from company.client.functions import NotPortable
+from company.client.named_files import names_a_file
 
 
 class Front:
@@ -47,6 +50,15 @@ class Front:
             self.say(f"runs on this machine: {error.text}")
             return False
         return True
+
+    def goes(self, fn: Callable[..., Any], *arguments: Any) -> bool:
+        """Whether ``fn`` can be called elsewhere with these: a portion sees no files, and may take a missing one for nothing to do."""
+        if not self.is_portable(fn):
+            return False
+        named = next((a for a in arguments if names_a_file(a)), None)
+        if named is not None:
+            self.say(f"runs on this machine: an argument names a file, {reprlib.repr(named)}, and portions see none")
+        return named is None
 
 
 def initialized(fn: Callable[..., Any], initializer: Callable[..., Any], initargs: tuple[Any, ...]) -> Callable[..., Any]:
@@ -137,12 +149,21 @@ class Pool:
     ) -> AsyncResult:
         """One call, later."""
         fn = self._ready(func)
-        submit = self.front.executor.submit if self.front.is_portable(fn) else self._threads.submit
+        goes = self.front.goes(fn, func, self._init[1], *args, *(kwds or {}).values())
+        submit = self.front.executor.submit if goes else self._threads.submit
         return AsyncResult(submit(fn, *args, **(kwds or {})), callback, error_callback)
 
-    def _map(self, fn: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None, *, ordered: bool = True) -> Iterator[Any]:
+    def _map(
+        self, fn: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None, inner: Any = None, *, ordered: bool = True
+    ) -> Iterator[Any]:
         made = self._ready(fn)
-        if not self.front.is_portable(made):
+        if not isinstance(iterable, list):  # read as late as the original does: the first call stands for all
+            rest = iter(iterable)
+            seen = list(itertools.islice(rest, 1))
+            iterable = itertools.chain(seen, rest)
+        else:
+            seen = iterable
+        if not self.front.goes(made, fn, inner, self._init[1], *seen):
             return map(made, iterable)
         return iter(self.front.executor.map(made, iterable, chunksize=chunksize, ordered=ordered))
 
@@ -153,7 +174,7 @@ class Pool:
     def starmap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
         """All results of calls with several arguments."""
         calls = list(iterable)
-        return list(self._map(starred(func), calls, chunksize))
+        return list(self._map(starred(func), calls, chunksize, func))
 
     def imap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = 1) -> Results:
         """Results one after the other, in order."""
@@ -247,7 +268,7 @@ class PoolExecutor(concurrent.futures.Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """One call."""
         made = self._ready(fn)
-        if self.front.is_portable(made):
+        if self.front.goes(made, fn, self._init[1], *args, *kwargs.values()):
             future: concurrent.futures.Future[Any] = self.front.executor.submit(made, *args, **kwargs)
         else:
             future = concurrent.futures.Future()
@@ -264,10 +285,11 @@ class PoolExecutor(concurrent.futures.Executor):
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         made = self._ready(fn)
-        if not self.front.is_portable(made):
-            return map(made, *iterables)
+        lists = [list(iterable) for iterable in iterables]
+        if not self.front.goes(made, fn, self._init[1], *itertools.chain(*lists)):
+            return map(made, *lists)
         size = None if chunksize == 1 else chunksize
-        return iter(self.front.executor.map(made, *map(list, iterables), timeout=timeout, chunksize=size))
+        return iter(self.front.executor.map(made, *lists, timeout=timeout, chunksize=size))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; ``wait`` for those under way."""
