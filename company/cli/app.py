@@ -39,6 +39,7 @@ NOUNS = {
     "login": "login:login",
     "admin": "admin:admin",
 }
+DAEMONS = frozenset({"start", "join"})
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in EXIT_CODES.items())
 
 
@@ -113,8 +114,10 @@ def _report(
 
 def _report_bug(session: Session, arguments: Sequence[str], error: Exception) -> int:
     text = f"unexpected {type(error).__name__}: {error}"
-    _report(session, arguments, "bug", text, "this is a bug in company; COMPANY_DEBUG=1 shows where", BUG)
-    if os.environ.get("COMPANY_DEBUG"):
+    is_daemon = any(word in DAEMONS for word in arguments)  # what ended one must stand in its log, for it cannot be run again to see
+    hint = "this is a bug in company; please report it" if is_daemon else "this is a bug in company; COMPANY_DEBUG=1 shows where"
+    _report(session, arguments, "bug", text, hint, BUG)
+    if is_daemon or os.environ.get("COMPANY_DEBUG"):
         import traceback
 
         traceback.print_exception(error)

@@ -87,6 +87,10 @@ def test_a_bug_is_exit_code_1_and_no_traceback(capsys: pytest.CaptureFixture[str
     assert run(["status"]) == 1
     error = capsys.readouterr().err
     assert "unexpected ZeroDivisionError: oh" in error and "Traceback" not in error
+    for daemon in (["start"], ["worker", "join", "--json"]):
+        assert run(daemon) == 1
+        error = capsys.readouterr().err
+        assert "unexpected ZeroDivisionError: oh" in error and "Traceback" in error, "a daemon's log says what ended it"
 
 
 def test_options_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
