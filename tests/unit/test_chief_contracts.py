@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from dataclasses import replace as change
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -20,6 +22,7 @@ from company.chief.contracts.archive import Archive
 from company.chief.contracts.desk import Desk, Party
 from company.chief.contracts.driver import BookDriver, Op
 from company.chief.contracts.notes import Notes
+from company.chief.contracts.service import ContractService
 from company.chief.contracts.showing import shown_id
 from company.chief.contracts.trust import halves_untrusted, head_untrusted
 from company.chief.facade import Conflict
@@ -335,6 +338,22 @@ def test_who_is_signed_with_unasked() -> None:
         ("never", ASKER, False), ("trusted", ASKER, True), ("trusted", far, False), ("trusted", poor, False), ("any", far, True),
     ):  # fmt: skip
         assert rules.may_sign_alone(Policy(max_slots=1, auto_accept=auto), asker, TERMS) is expected
+
+
+def test_contracts_that_are_not_over_use_up_credit() -> None:
+    def agreement(state: State, role: Role = Role.LENDER, slots: int = 2) -> Any:
+        return SimpleNamespace(state=state, role=role, slots=slots, terms=TERMS)
+
+    one = 2 * TERMS.time_frame_s * 1000
+    assert rules.lent_core_ms([agreement(State.ACTIVE), agreement(State.ACCEPTED)]) == 2 * one
+    assert rules.lent_core_ms([agreement(State.OFFERED), agreement(State.RATED), agreement(State.ACTIVE, Role.BORROWER)]) == 0
+    here, there = (b.Key(peer, bytes(16)) for peer in (b"p" * 32, b"q" * 32))
+    contracts = {b.Key(here.peer, bytes([n]) * 16): SimpleNamespace(a=agreement(State.ACTIVE)) for n in range(1, 3)}
+    service: Any = SimpleNamespace(
+        driver=SimpleNamespace(book=SimpleNamespace(contracts=contracts)), trust=SimpleNamespace(asker=lambda peer: ASKER)
+    )
+    assert ContractService.asker(service, here).credit_left_core_ms == ASKER.credit_left_core_ms - 2 * one
+    assert ContractService.asker(service, there) == ASKER
 
 
 def test_halves_and_heads_of_others_are_read_with_bounds() -> None:

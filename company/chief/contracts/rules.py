@@ -6,6 +6,7 @@ counted by the ledger of `p2p.contracts.book` besides, before anything is signed
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from company.chief.network.lending import Facts, Policy, Standing, is_trusted, may_borrow
@@ -70,6 +71,15 @@ def may_sign_alone(policy: Policy, asker: Asker, terms: Terms) -> bool:
     work_core_ms = terms.slots * terms.time_frame_s * 1000
     is_known = asker.company in policy.only_to or (asker.hops <= 2 and work_core_ms <= asker.credit_left_core_ms)
     return policy.auto_accept == "trusted" and is_known
+
+
+def lent_core_ms(agreements: Iterable[Agreement]) -> int:
+    """Work that contracts which this side has signed as the lender, and which are not over, may still ask for at most."""
+    return sum(
+        a.slots * a.terms.time_frame_s * 1000
+        for a in agreements
+        if a.role is Role.LENDER and a.terms is not None and (a.state in LIVE or a.state is State.ACCEPTED)
+    )
 
 
 def is_own_proposal(a: Agreement) -> bool:

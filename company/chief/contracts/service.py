@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Never
 
 import trio
@@ -114,6 +114,12 @@ class ContractService:
             free = min(free, most_slots(policy, terms.memory_mib, terms.disk_mib, self._promised(but=key)))
         return rules.judge(machine.a.terms, self.trust.asker(key.peer), policy, standing, facts, free)
 
+    def asker(self, key: b.Key) -> rules.Asker:
+        """Who asks; what its other contracts may still cost is no credit any more, or many offers at once would each have all of it."""
+        found = self.trust.asker(key.peer)
+        others = (m.a for k, m in self.driver.book.contracts.items() if k.peer == key.peer and k != key)
+        return replace(found, credit_left_core_ms=found.credit_left_core_ms - rules.lent_core_ms(others))
+
     def _promised(self, *, but: b.Key) -> tuple[int, int]:
         """MiB of memory and scratch that other contracts may take."""
         memory = disk = 0
@@ -180,7 +186,7 @@ class ContractService:
         if a.terms is None or policy is None:
             return
         verdict, is_own = self.verdict_of(key), rules.is_own_proposal(a)
-        if verdict.fits and (is_own or rules.may_sign_alone(policy, self.trust.asker(key.peer), a.terms)):
+        if verdict.fits and (is_own or rules.may_sign_alone(policy, self.asker(key), a.terms)):
             self._quietly(key, e.Agreeing(verdict.slots, ACTIVATION_S, self.driver.wall(), terms_digest(a.terms_bytes)))
         elif not verdict.fits and policy.auto_accept == "any":
             self._quietly(
@@ -205,7 +211,7 @@ class ContractService:
         found = machine.a.amendment
         if found is None or found.by is Role.LENDER or found.agreed is not None or policy is None:
             return
-        ledger, asker = self.driver.book.slots, self.trust.asker(key.peer)
+        ledger, asker = self.driver.book.slots, self.asker(key)
         verdict = rules.judge(found.terms, asker, policy, standing, facts, ledger.free + ledger.of(key))
         if verdict.fits and verdict.slots >= found.terms.slots and rules.may_sign_alone(policy, asker, found.terms):
             self._quietly(key, e.AgreeingAmendment(self.driver.wall()))
