@@ -182,7 +182,7 @@ DOORS = (
 
 LAYERS = (
     Break(
-        "seccomp", "the filter allows fork", "company/sandbox/seccomp.py", '    step(_JSET, _CLONE_THREAD, "allow", "deny")', '    step(_JSET, _CLONE_THREAD, "allow", "allow")',
+        "seccomp", "the filter allows fork", "company/sandbox/seccomp.py", '    step(_JSET, _CLONE_THREAD, "allow", "allow" if may_fork else "deny")', '    step(_JSET, _CLONE_THREAD, "allow", "allow")',
         (REFUSED,),
     ),
     Break(

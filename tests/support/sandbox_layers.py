@@ -61,7 +61,7 @@ def start_of(sandbox: Sandbox, without: Collection[str] = ()) -> Start:
             told = settings_hex(ends, limits, package="/package", paths=[], confine=None)
             return _edited(bwrap.command(whole.layout, profile, mounts, seccomp_fd=ends.seccomp_fd, settings_hex=told), without)
 
-        program = ALLOW_ALL if escapes.SECCOMP in without else whole.program
+        program = ALLOW_ALL if escapes.SECCOMP in without else whole.programs[profile.processes > 0]
         return spawn(argv, profile=profile, filter_program=program, uid=uid, env={}, reachable={}, has_own_tmp=True)
 
     return start
