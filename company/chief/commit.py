@@ -78,11 +78,16 @@ class Committer:
         self._group.pieces += pieces
         self._group.ops += ops
         for piece in pieces:
-            self._waiting[piece.worker] = self._waiting.get(piece.worker, 0) + len(piece.body)
+            self._count(piece.worker, len(piece.body))
         if then is not None:
             self._group.then.append(then)
         self._idle = trio.Event() if self._idle.is_set() else self._idle
         self._work.set()
+
+    def _count(self, worker: str, size: int) -> None:
+        waiting = self._waiting.pop(worker, 0) + size
+        if waiting:
+            self._waiting[worker] = waiting
 
     def check_room(self, worker: str) -> None:
         """Raise `PeerError` when so much of this worker waits for the disk that it cannot have waited for acknowledgements."""
@@ -139,10 +144,7 @@ class Committer:
 
     def _report(self, group: _Group, rows: list[OutcomeRow]) -> None:
         for piece in group.pieces:
-            self._waiting[piece.worker] -= len(piece.body)
-        for worker in {piece.worker for piece in group.pieces}:
-            if not self._waiting[worker]:
-                del self._waiting[worker]
+            self._count(piece.worker, -len(piece.body))
         by_job: dict[str, list[Range]] = {}
         for row in rows:
             by_job.setdefault(row.job, []).append((row.first, row.count))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trio
+import trio.testing
 
 import company.chief.segments as segments_module
 from company.chief import commit
@@ -133,6 +134,14 @@ async def test_a_worker_that_waits_for_no_acknowledgement_is_stopped_until_the_d
         w.committer.check_room("another")
         await w.committer.wait_idle()
         w.committer.check_room("w")
+        written = trio.Event()
+        w.committer.add(pieces=[w.piece(10, 5)], then=written.set)
+        await trio.testing.wait_all_tasks_blocked()
+        nothing = replace(w.piece(15, 1), sizes=np.zeros(1, dtype="<u4"), body=memoryview(b""))
+        w.committer.add(pieces=[nothing])  # an empty result in the group behind
+        await written.wait()
+        await w.committer.wait_idle()
+        assert [ranges for _, ranges in w.told[1:]] == [((10, 5),), ((15, 1),)], "two groups"
 
 
 async def test_a_disk_that_is_full_between_a_large_result_and_its_record_loses_and_doubles_nothing(
