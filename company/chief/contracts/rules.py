@@ -75,11 +75,12 @@ def may_sign_alone(policy: Policy, asker: Asker, terms: Terms) -> bool:
 
 def lent_core_ms(agreements: Iterable[Agreement]) -> int:
     """Work that contracts which this side has signed as the lender, and which are not over, may still ask for at most."""
-    return sum(
-        a.slots * a.terms.time_frame_s * 1000
-        for a in agreements
-        if a.role is Role.LENDER and a.terms is not None and (a.state in LIVE or a.state is State.ACCEPTED)
-    )
+    return sum(a.slots * a.terms.time_frame_s * 1000 for a in agreements if a.terms is not None and is_lent(a))
+
+
+def is_lent(a: Agreement) -> bool:
+    """Whether this side has promised its slots under it: signed as the lender, and not over."""
+    return a.role is Role.LENDER and a.terms is not None and (a.state in LIVE or a.state is State.ACCEPTED)
 
 
 def is_own_proposal(a: Agreement) -> bool:

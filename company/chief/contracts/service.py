@@ -125,7 +125,7 @@ class ContractService:
         memory = disk = 0
         for key, machine in self.driver.book.contracts.items():
             a = machine.a
-            if key != but and a.role is Role.LENDER and a.terms is not None and (machine.state in LIVE or machine.state is State.ACCEPTED):
+            if key != but and a.terms is not None and rules.is_lent(a):
                 memory, disk = memory + a.slots * a.terms.memory_mib, disk + a.slots * a.terms.disk_mib
         return memory, disk
 
