@@ -72,6 +72,7 @@ class DhtAgent:
         self._sizes: deque[float] = deque(maxlen=16)
         self._deadlines: list[tuple[float, int, Endable]] = []
         self._publications: dict[str, Publication] = {}
+        self._withdrawn: dict[str, tuple[Publication, float]] = {}  # tombstones that nobody has taken yet, until when they matter
         self._cache = FoundCache(core.p)
         self._targets: deque[int] = deque()
         self._refreshing = 0
@@ -92,6 +93,7 @@ class DhtAgent:
         """When `tick` has something to do."""
         times = [self._refresh_at, self._rejoin_at, self._ping_at, self._expire_at]
         times += [publication.next_at for publication in self._publications.values()]
+        times += [tombstone.next_at for tombstone, _ in self._withdrawn.values()]
         while self._deadlines and self._deadlines[0][2].is_over:
             heapq.heappop(self._deadlines)
         if self._deadlines:
@@ -119,6 +121,11 @@ class DhtAgent:
         for publication in list(self._publications.values()):
             if publication.next_at <= now:
                 self._store_again(publication, None, now)
+        for capability, (tombstone, until) in list(self._withdrawn.items()):
+            if until <= now:
+                del self._withdrawn[capability]  # what it stands for has run out
+            elif tombstone.next_at <= now:
+                self._bury(capability, tombstone, None, now)
         return self.core.take_effects()
 
     def _number(self) -> int:
@@ -235,6 +242,7 @@ class DhtAgent:
         if old is not None:
             publication.used_keys = old.used_keys
         self._publications[name] = publication
+        self._withdrawn.pop(name, None)
         number = self._number()
         self._store_again(publication, number, now)
         return number
@@ -251,10 +259,24 @@ class DhtAgent:
 
         number = self._number()
         keys = publication.used_keys
-        self._store_again(Publication(lambda: keys, sign, publication.lifetime_s, now), number, now)
+        tombstone = Publication(lambda: keys, sign, publication.lifetime_s, now)
+        self._withdrawn[capability] = (tombstone, now + publication.lifetime_s)
+        self._bury(capability, tombstone, number, now)
         return number
 
-    def _store_again(self, publication: Publication, number: int | None, now: float) -> None:
+    def _bury(self, capability: str, tombstone: Publication, number: int | None, now: float) -> None:
+        """Store a tombstone, and again until somebody took it: who withdraws may know nobody at that moment."""
+
+        def stored(count: int) -> None:
+            if count and self._withdrawn.get(capability, (None, 0.0))[0] is tombstone:
+                del self._withdrawn[capability]
+
+        self._store_again(tombstone, number, now, stored)
+        tombstone.next_at = now + REJOIN_S
+
+    def _store_again(
+        self, publication: Publication, number: int | None, now: float, on_stored: Callable[[int], None] = lambda count: None
+    ) -> None:
         third = publication.lifetime_s / 3
         publication.next_at = now + third * (0.85 + 0.15 * self.core.rng.random())
         keys = publication.keys()
@@ -267,6 +289,7 @@ class DhtAgent:
             state[0] -= 1
             state[1] += stored
             if state[0] == 0:
+                on_stored(state[1])
                 self._done(number, Published(keys=len(keys), stored=state[1]))
 
         size = self.network_size()

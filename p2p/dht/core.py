@@ -193,9 +193,9 @@ class DhtCore:
         room = self.p.max_packet_bytes if is_proved else self.p.amplification * len(data)
         sender = int.from_bytes(request.sender, "big")
         if request.flags & pk.READ_ONLY:
-            self.table.forget(sender, now)  # it came in before it knew that nobody reaches it
+            self.table.forget(sender, address, now)  # it came in before it knew that nobody reaches it
         else:
-            self.table.is_reached(sender)
+            self.table.is_reached(sender, address)
         is_of_use = not request.flags & pk.READ_ONLY and (self.is_read_only or self.table.wants(sender, address))
         if is_of_use and len(self.flying) < self.p.in_flight:  # to see whether it is there; from one that is not, to say so
             ping_bytes = 2 * (pk.OVERHEAD_BYTES + NODE_ID_BYTES)  # it may be sent again

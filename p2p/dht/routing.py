@@ -80,7 +80,7 @@ class Table:
         self._buckets: dict[int, dict[int, Contact]] = {}  # shared bits → id → contact, the one longest unheard first
         self._waiting: dict[int, dict[int, Contact]] = {}  # replacement caches
         self._groups: Counter[bytes] = Counter()
-        self._unreached: dict[int, float] = {}  # id → until when it gets no place
+        self._unreached: dict[tuple[int, Address], float] = {}  # until when it gets no place
         self._looked_at: dict[int, float] = {}  # bucket → when something in it was last looked up
 
     def __len__(self) -> int:
@@ -132,7 +132,7 @@ class Table:
 
     def answered(self, id_: int, address: Address, now: float) -> Contact | None:
         """A node answered a request of ours at this address: keep it, or let it wait; None where it gets neither."""
-        if id_ == self.own_id or self._unreached.get(id_, now) > now:
+        if id_ == self.own_id or self._unreached.get((id_, address), now) > now:
             return None
         contact = self._contacts.get(id_)
         bits = self.shared_bits(id_)
@@ -188,20 +188,25 @@ class Table:
         if contact.failures >= self._p.drop_after_failures or self._waiting.get(self.shared_bits(id_)):
             self._remove(contact)
 
-    def forget(self, id_: int, now: float) -> None:
-        """This node says itself that nobody reaches it: it has no place here for a while, whatever it still answers."""
-        self._unreached.pop(id_, None)
-        self._unreached[id_] = now + self._p.refresh_s
+    def forget(self, id_: int, address: Address, now: float) -> None:
+        """This node says itself that nobody reaches it at ``address``: that has no place here for a while, whatever still answers there.
+
+        Only there: a node that tries for others whether they are reached asks from another socket than its own.
+        """
+        self._unreached.pop((id_, address), None)
+        self._unreached[id_, address] = now + self._p.refresh_s
         if len(self._unreached) > MAX_UNREACHED:
             del self._unreached[next(iter(self._unreached))]
-        self._waiting.get(self.shared_bits(id_), {}).pop(id_, None)
+        waiting = self._waiting.get(self.shared_bits(id_), {})
+        if id_ in waiting and waiting[id_].address == address:
+            del waiting[id_]
         contact = self._contacts.get(id_)
-        if contact is not None:
+        if contact is not None and contact.address == address:
             self._remove(contact)
 
-    def is_reached(self, id_: int) -> None:
+    def is_reached(self, id_: int, address: Address) -> None:
         """It no longer says so."""
-        self._unreached.pop(id_, None)
+        self._unreached.pop((id_, address), None)
 
     def _remove(self, contact: Contact, *, promote: bool = True) -> None:
         bits = self.shared_bits(contact.id)

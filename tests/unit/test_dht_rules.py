@@ -79,6 +79,42 @@ def test_who_cannot_be_reached_leaves_the_tables_of_others() -> None:
         node.core.validate()
 
 
+def test_who_tries_for_others_whether_they_are_reached_keeps_its_place_with_them() -> None:
+    network = VirtualNetwork(2)
+    helper, asked = network.add(2)
+    network.fill_tables()
+    contact = asked.core.table.get(helper.core.id)
+    assert contact is not None
+    helper.core.is_read_only = True  # as `company.chief.network.udp_probe` asks: by the same key, from a socket of its own
+    helper.core.ping(network.now, asked.core.id, asked.address)
+    (probe,) = helper.core.take_effects()
+    assert isinstance(probe, Send)
+    asked.perform(asked.core.on_datagram(network.now, probe.data, ("127.0.0.9", 9)))
+    helper.core.is_read_only = False
+    network.run(5.0)
+    assert asked.core.table.get(helper.core.id) is contact
+    asked.core.table.forget(helper.core.id, helper.address, network.now)
+    assert asked.core.table.get(helper.core.id) is None
+
+
+def test_a_withdrawal_that_nobody_heard_is_said_again() -> None:
+    network = VirtualNetwork(5, parameters=Parameters(refresh_s=1e9))
+    network.add(12)
+    network.fill_tables()
+    writer, reader = network.nodes[0], network.nodes[7]
+    network.wait(writer, writer.agent.publish(network.now, OFFER))
+    others = network.nodes[1:]
+    for node in others:
+        node.is_alive = False
+    number = writer.agent.withdraw(network.now, CAPABILITY)
+    assert number is not None and network.wait(writer, number).stored == 0
+    for node in others:
+        node.is_alive = True
+    network.run(120)
+    assert network.wait(reader, reader.agent.find(network.now, CAPABILITY, 5, 30.0)) == ()
+    assert not writer.agent._withdrawn
+
+
 def test_a_live_contact_is_not_pushed_out_and_the_one_that_waits_follows_one_that_fails() -> None:
     table = Table(0, Parameters(k=2))
     top = 1 << 159
