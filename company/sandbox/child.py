@@ -40,6 +40,7 @@ CHUNK_BYTES = 1 << 20
 IMPORT_LIMIT_S = 120.0
 DEATH_GRACE_S = 2.0
 START_GRACE_S = 1.0
+BELOW_S = 2.0  # the kernel ends what a dead child leaves in milliseconds
 STALLED_S = 1.0  # the daemon itself stood still
 POLL_S, POLL_MAX_S = 0.1, 1.0  # how often a page is read; rarely where the limit is minutes, to let an idle machine sleep
 TAIL_BYTES = 8192
@@ -94,6 +95,7 @@ class Child:
         self._killed: Killed | None = None
         self._verdict: Verdict | None = None
         self._is_closed = False
+        self._below: list[int] = []  # pidfds of what it had started when it was killed
         self._reachable = reachable
         self._cleanup = cleanup
         self._has_own_tmp = has_own_tmp
@@ -225,6 +227,7 @@ class Child:
         """End it now; the verdict will name ``cause``. The first reason stays."""
         if self._killed is None and self._verdict is None and self._process.poll() is None:
             self._killed = Killed(cause, text)
+            self._below = _pidfds(descendants(self._process.pid)) if self._group is None else []  # a group waits for all itself
         if self._verdict is None and not self._is_closed and self.page().stage == STAGE_NONE:
             # bwrap's inner half asks for its death signal late; until then it would wait for its dead outer half for ever
             for pid in descendants(self._process.pid):
@@ -244,6 +247,14 @@ class Child:
                 was_out_of_memory=self._group is not None and self._group.was_out_of_memory(),
             )  # fmt: skip
         return self._verdict
+
+    async def _wait_below(self) -> None:
+        """What was below a killed child dies a moment after it: nothing of it runs when this returns."""
+        with trio.move_on_after(BELOW_S):
+            for pidfd in self._below:
+                await trio.lowlevel.wait_readable(pidfd)
+        while self._below:
+            os.close(self._below.pop())
 
     async def watch(self, *, time_limit_s: float | None) -> None:
         """Kill it when user code stands at one place longer than ``time_limit_s``, when it owes an answer for longer than any honest
@@ -293,6 +304,7 @@ class Child:
                     await self.wait()
             self.kill("cancelled", "it was no longer wanted")
             await self.wait()
+            await self._wait_below()
             await self._to_child.aclose()
             await self._from_child.aclose()
         self._is_closed = True
@@ -332,3 +344,11 @@ def _too_long(role: str, page: Page, limit_s: float) -> str:
     if role == "merge":
         return f"merge made no progress for {limit_s:g} s, after {index:,} results"
     return f"fragment {index} ran longer than {limit_s:g} s"
+
+
+def _pidfds(pids: list[int]) -> list[int]:
+    found = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            found.append(os.pidfd_open(pid))
+    return found

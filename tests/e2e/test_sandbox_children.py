@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -515,6 +516,18 @@ async def test_a_child_that_is_closed_while_it_starts_leaves_nothing(sandbox: Sa
             os.close(fd)
 
 
+async def test_without_a_group_too_nothing_below_a_child_runs_once_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("company.sandbox.sandbox.find_groups", lambda: (None, "none"))
+    async with Sandbox.open(home=tmp_path, stage=[tmp_path / "jobs"], allow_none=False) as bare:
+        for _ in range(8):
+            async with process_child(bare, "def process(x):\n    while True: pass\n") as child:
+                await send_batch(child, [1])
+                watched = [os.pidfd_open(pid) for pid in _below(child.pid)]
+            for fd in watched:
+                assert select.select([fd], [], [], 0)[0], "it is dead already"
+                os.close(fd)
+
+
 DAEMON = """
 import sys, trio
 from pathlib import Path
@@ -561,8 +574,6 @@ def _below(pid: int) -> list[int]:
 
 
 def _ends(pidfd: int) -> bool:
-    import select
-
     return bool(select.select([pidfd], [], [], 10)[0])
 
 
