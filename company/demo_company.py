@@ -81,7 +81,7 @@ class DemoCompany:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with _signals_ignored():  # a second Ctrl-C must not leave processes behind; every wait below has an end
+        with _signals_deferred(is_ending=error is not None):  # none may leave processes behind; every wait below has an end
             if error is not None and not isinstance(error, KeyboardInterrupt):
                 self._print_logs()
             if self._client is not None:
@@ -154,11 +154,15 @@ def stopping_on_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
+def _signals_deferred(*, is_ending: bool) -> Iterator[None]:
+    """Ctrl-C and its like wait for the end of the block, and count then, unless it ``is_ending`` for another reason anyway."""
+    came: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if came and not is_ending:
+        raise KeyboardInterrupt

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from company.demo_company import DemoCompany
+from company.demo_company import DemoCompany, stopping_on_signals
 from p2p.base.errors import Unavailable
 
 COMMAND = (sys.executable, "-m", "company", "demo")
@@ -71,6 +71,15 @@ def test_ctrl_c_stops_what_the_demo_started(number: signal.Signals, tmp_path: Pa
         watchdog.cancel()
     assert run_away(started) == []
     assert list((tmp_path / "tmp").glob("company-demo-*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_between_the_two_acts_is_not_lost(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stopping_on_signals(), pytest.raises(KeyboardInterrupt):
+        with DemoCompany() as company:
+            monkeypatch.setattr(company, "_stop_all", lambda: signal.raise_signal(number))
+        pytest.fail("the second act began")
+    assert not company.home.parent.exists()
 
 
 def test_a_process_that_does_not_start_is_named_and_its_log_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
