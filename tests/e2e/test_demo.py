@@ -27,6 +27,11 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT)}
 
 
+def interruptible() -> None:
+    """As on a terminal: what a shell starts in the background, the tests perhaps, inherits that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run_away(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that still run after a while; a zombie that nobody reaps does not run."""
     _, alive = psutil.wait_procs(processes, timeout=20)
@@ -53,7 +58,7 @@ def test_the_demo_gives_an_equal_count_and_a_picture_and_tidies_up(tmp_path: Pat
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_what_the_demo_started(number: signal.Signals, tmp_path: Path) -> None:
     with subprocess.Popen(
-        COMMAND, cwd=tmp_path, env=environ(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        COMMAND, cwd=tmp_path, env=environ(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=interruptible
     ) as process:
         assert process.stdout is not None
         watchdog = threading.Timer(TIMEOUT_S, process.kill)

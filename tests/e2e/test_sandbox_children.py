@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import trio
 from company.sandbox import ChildDied, ChildFailed, ChildPool, Mount, Profile, Sandbox, wire
 from p2p.base.codec import decode_value, encode_value
 from p2p.base.frames import encode_frame
-from tests.support.sandbox_children import outcomes, packed, process_child, run, send_batch
+from tests.support.sandbox_children import below, outcomes, packed, process_child, run, send_batch
 
 IDENTITY = "def process(x): return x"
 
@@ -507,25 +506,13 @@ async def test_a_child_that_is_closed_while_it_starts_leaves_nothing(sandbox: Sa
         child = await sandbox.start(Profile(role="process"))
         for _ in range(pause * 40):
             await trio.lowlevel.checkpoint()
-        watched = [os.pidfd_open(pid) for pid in _below(child.pid)]
+        watched = [os.pidfd_open(pid) for pid in below(child.pid)]
         if pause % 2:
             child.kill("cancelled", "test")
         await child.aclose()
         for fd in watched:
             assert await trio.to_thread.run_sync(_ends, fd)
             os.close(fd)
-
-
-async def test_without_a_group_too_nothing_below_a_child_runs_once_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("company.sandbox.sandbox.find_groups", lambda: (None, "none"))
-    async with Sandbox.open(home=tmp_path, stage=[tmp_path / "jobs"], allow_none=False) as bare:
-        for _ in range(8):
-            async with process_child(bare, "def process(x):\n    while True: pass\n") as child:
-                await send_batch(child, [1])
-                watched = [os.pidfd_open(pid) for pid in _below(child.pid)]
-            for fd in watched:
-                assert select.select([fd], [], [], 0)[0], "it is dead already"
-                os.close(fd)
 
 
 DAEMON = """
@@ -553,7 +540,7 @@ def test_children_die_with_a_daemon_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen([*_python(), str(tmp_path)], stdout=subprocess.PIPE, text=True) as daemon:
         assert daemon.stdout is not None
         _, pid = daemon.stdout.readline().split()
-        descendants = _below(int(pid))
+        descendants = below(int(pid))
         assert len(descendants) >= 2
         watched = [os.pidfd_open(p) for p in descendants]
         daemon.kill()
@@ -562,18 +549,9 @@ def test_children_die_with_a_daemon_that_is_killed(tmp_path: Path) -> None:
         os.close(fd)
 
 
-def _below(pid: int) -> list[int]:
-    found = [pid]
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return found
-    for line in children:
-        found += _below(int(line))
-    return found
-
-
 def _ends(pidfd: int) -> bool:
+    import select
+
     return bool(select.select([pidfd], [], [], 10)[0])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import trio
 from company.sandbox import ChildDied, Sandbox
 from company.sandbox.cgroups import find_groups
 from company.sandbox.profile import MIB, Profile
-from tests.support.sandbox_children import process_child, run
+from tests.support.sandbox_children import below, process_child, run, send_batch
 
 
 @pytest.fixture
@@ -73,3 +75,15 @@ async def test_nothing_is_left_of_a_group_when_its_child_is_gone(sandbox: Sandbo
         while any(folder.exists() for folder in group.folders):
             group.remove()
             await trio.sleep(0.01)
+
+
+async def test_without_a_group_too_nothing_below_a_child_runs_once_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("company.sandbox.sandbox.find_groups", lambda: (None, "none"))
+    async with Sandbox.open(home=tmp_path, stage=[tmp_path / "jobs"], allow_none=False) as bare:
+        for _ in range(8):
+            async with process_child(bare, "def process(x):\n    while True: pass\n") as child:
+                await send_batch(child, [1])
+                watched = [os.pidfd_open(pid) for pid in below(child.pid)]
+            for fd in watched:
+                assert select.select([fd], [], [], 0)[0], "it is dead already"
+                os.close(fd)

@@ -87,3 +87,15 @@ async def outcomes(child: Child, spool_folder: Path | None = None) -> Outcomes:
 async def run(child: Child, values: list[Any], *, first: int = 0) -> Outcomes:
     await send_batch(child, values, first=first)
     return await outcomes(child)
+
+
+def below(pid: int) -> list[int]:
+    """The process and all below it."""
+    found = [pid]
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return found
+    for line in children:
+        found += below(int(line))
+    return found
