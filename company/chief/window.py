@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from company.chief.ranges import RangeSet
 from p2p.base.errors import InvariantBroken
 from p2p.base.frames import Sizes
 
@@ -36,8 +37,8 @@ class Chunk:
     sizes: Sizes
     ends: npt.NDArray[np.int64]
     body: memoryview
-    left: int  # fragments whose result is not on disk yet
     large: dict[int, Large] = field(default_factory=dict)
+    free: RangeSet = field(default_factory=RangeSet)  # fragments whose result is on disk, or that failed for good
 
     @property
     def cost_bytes(self) -> int:
@@ -59,7 +60,7 @@ class FragmentWindow:
             raise InvariantBroken(f"fragments must follow each other: expected {self.end}, got {first}")
         if not len(sizes):
             return
-        chunk = Chunk(first, sizes, np.cumsum(sizes, dtype=np.int64), body, len(sizes), large or {})
+        chunk = Chunk(first, sizes, np.cumsum(sizes, dtype=np.int64), body, large or {})
         self._chunks.append(chunk)
         self._firsts.append(first)
         self.end = first + len(sizes)
@@ -104,15 +105,19 @@ class FragmentWindow:
         return True
 
     def release(self, first: int, count: int) -> None:
-        """These fragments have a result on disk or failed for good; each is released once."""
+        """These fragments have a result on disk or failed for good.
+
+        Saying so twice does no harm: a result of before a restart is compared when split makes its fragment again, and is on disk by then
+        or shortly after.
+        """
         stop = first + count
         position = max(0, bisect_right(self._firsts, first) - 1)
         while position < len(self._chunks) and self._chunks[position].first < stop:
             chunk = self._chunks[position]
-            overlap = min(stop, chunk.first + len(chunk.sizes)) - max(first, chunk.first)
-            if overlap > 0:
-                chunk.left -= overlap
-            if chunk.left <= 0:
+            begin, end = max(first, chunk.first), min(stop, chunk.first + len(chunk.sizes))
+            if begin < end:
+                chunk.free.add(begin, end - begin)
+            if chunk.free.total == len(chunk.sizes):
                 self.held_bytes -= chunk.cost_bytes
                 del self._chunks[position], self._firsts[position]
                 for spooled in chunk.large.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
@@ -156,6 +157,15 @@ def test_a_rest_worker_is_found_again_after_the_chief_was_killed(alone: RunningC
     assert value_of(job, tmp_path / "out") == 100
 
 
+def leases_on_disk(running: RunningCompany) -> int:
+    """How many leases a restart of the chief would find."""
+    database = sqlite3.connect(f"file:{running.home}/chief/company.sqlite?mode=ro", uri=True)
+    try:
+        return int(database.execute("select count(*) from lease").fetchone()[0])
+    finally:
+        database.close()
+
+
 def test_what_rest_workers_were_running_is_not_run_again_after_a_restart_of_the_chief(
     alone: RunningCompany, data: Path, tmp_path: Path
 ) -> None:
@@ -172,7 +182,8 @@ def test_what_rest_workers_were_running_is_not_run_again_after_a_restart_of_the_
     digest = range_digest(run_frame.sizes, [run_frame.body])  # a result of before without it cannot be checked, and runs again
     assert run.count == 1
     until(lambda: sum(w["slots_busy"] for w in alone.client.workers()["items"]) == 3, "all three run")
-    time.sleep(LONG_S + 0.7)  # from here on the leases have rows, so the worker may take longer to come back than the first hold
+    # from here on the leases have rows, so the worker may take longer to come back than the first hold
+    until(lambda: leases_on_disk(alone) == 3, f"leases older than {LONG_S} s are on disk")
     alone.kill("chief")
     killed_at = time.time()
     alone.start_chief()

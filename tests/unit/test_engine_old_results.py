@@ -31,3 +31,16 @@ def test_what_the_worker_was_sent_is_compared_with_what_split_yields_now(first: 
     window.add(0, SIZES, memoryview(b"abcdef"))
     message = Outcome(5, "j-1", first, 2, True, 1, 1, 1, 0, (), digest)
     assert Engine._check_old(None, SimpleNamespace(window=window), message) == verdict  # type: ignore[arg-type]
+
+
+def test_a_fragment_released_twice_does_not_take_others_with_it() -> None:
+    """Released by the comparison with what split makes again, and by the commit that ends a moment later."""
+    window = FragmentWindow()
+    window.add(0, SIZES, memoryview(b"abcdef"))
+    window.release(0, 1)
+    window.release(0, 1)
+    assert window.has(1, 1)
+    assert bytes(window.cut(1, 1)[1][0]) == b"def"
+    window.release(0, 2)
+    assert not window.has(1, 1)
+    assert window.held_bytes == 0
