@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from company.chief.artifacts import ArtifactSink
 from company.chief.commit import Op
+from company.chief.secondment import believed
 from company.chief.store import (
     Store,
     artifacts,
@@ -363,6 +364,15 @@ async def test_a_line_of_a_job_that_was_removed_goes_with_it_and_its_neighbours_
     await store.write(lambda conn: stories.append(conn, rows))
     assert [r.seq for r in await store.read(lambda conn: stories.load(conn, "j1"))] == [0, 2]
     assert await store.read(lambda conn: stories.load(conn, "j-gone")) == ()
+
+
+async def test_who_is_believed_in_a_job_is_forgotten_with_it_and_not_written_after_it(store: Store) -> None:
+    await store.write(lambda conn: believed.mark(conn, "j1", "co-a"), lambda conn: believed.mark(conn, "j1", "co-b"))
+    assert await store.read(lambda conn: believed.believed_in(conn, "j1")) == {"co-a", "co-b"}
+    await store.write(lambda conn: jobs.delete(conn, "j1"))
+    # a check that came out while the job was being removed
+    await store.write(lambda conn: believed.mark(conn, "j1", "co-a"), lambda conn: believed.unmark(conn, "j1", {"co-b"}))
+    assert await store.read(lambda conn: meta.get(conn, meta.BELIEVED + "j1")) is None, "nothing is left of it for ever"
 
 
 async def test_an_artifact_of_a_job_that_was_removed_while_it_came_is_dropped(store: Store, tmp_path: Path) -> None:

@@ -10,23 +10,24 @@ from sqlalchemy import Connection
 
 from company.chief.events import Range
 from company.chief.secondment.naming import PREFIX, origin_of
-from company.chief.store import meta, schema
+from company.chief.store import jobs, meta, schema
 from company.chief.store.outcomes import OutcomeRow
 from company.chief.store.store import Store
 from p2p.reputation.checking import decayed
 
 
 def mark(conn: Connection, job: str, origin: str) -> None:
-    """From now on this company is believed in this job."""
+    """From now on this company is believed in this job; nothing is written of one that was removed meanwhile."""
     known = believed_in(conn, job)
-    if origin not in known:
-        meta.put(conn, f"believed/{job}", msgpack.packb(sorted({*known, origin})))
+    if origin not in known and jobs.is_known(conn, job):
+        meta.put(conn, meta.BELIEVED + job, msgpack.packb(sorted({*known, origin})))
 
 
 def unmark(conn: Connection, job: str, origins: set[str]) -> None:
     """These companies are not believed any more; everything of theirs in this job goes, and of those not yet believed."""
     known = believed_in(conn, job) - origins
-    meta.put(conn, f"believed/{job}", msgpack.packb(sorted(known)))
+    if jobs.is_known(conn, job):
+        meta.put(conn, meta.BELIEVED + job, msgpack.packb(sorted(known)))
     table = schema.outcome
     kept = [~table.c.worker.like(f"{PREFIX}{origin[3:]}-%") for origin in sorted(known)]
     conn.execute(table.delete().where(table.c.job == job, table.c.worker.like(f"{PREFIX}%"), *kept))
@@ -34,7 +35,7 @@ def unmark(conn: Connection, job: str, origins: set[str]) -> None:
 
 def believed_in(conn: Connection, job: str) -> set[str]:
     """Companies believed in this job."""
-    found = meta.get(conn, f"believed/{job}")
+    found = meta.get(conn, meta.BELIEVED + job)
     return set(msgpack.unpackb(found)) if found is not None else set()
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
-from company.chief.store import schema
+from company.chief.store import meta, schema
 from company.chief.store.rows import Rows
 
 
@@ -57,6 +57,12 @@ def load_all(conn: Connection) -> tuple[JobRow, ...]:
     return _rows.load(conn, order_by=(schema.job.c.created, schema.job.c.id))
 
 
+def is_known(conn: Connection, job: str) -> bool:
+    """Whether there is such a job; one that was removed is not."""
+    return conn.execute(select(schema.job.c.id).where(schema.job.c.id == job)).first() is not None
+
+
 def delete(conn: Connection, job: str) -> bool:
     """Forget a job and every row that belongs to it."""
+    meta.drop(conn, meta.BELIEVED + job)
     return _rows.delete(conn, schema.job.c.id == job) > 0

@@ -11,6 +11,7 @@ BOOT = "boot"
 COMPANY = "company"  # the company id
 COUNTER_BITS = 40  # of a fencing token: leases of one run of the chief
 MAX_BOOT = (1 << (63 - COUNTER_BITS)) - 1  # a token stays a signed 64-bit integer
+BELIEVED = "believed/"  # with a job's id: the companies whose results count in it; goes with the job
 RESTORE_SKIPS_BOOTS = 1024  # a backup's boot number is old; starts after it was made must not be counted again
 
 
@@ -31,6 +32,11 @@ def put(conn: Connection, key: str, value: bytes) -> None:
     """Set ``key``."""
     conn.execute(schema.meta.delete().where(schema.meta.c.key == key))
     conn.execute(schema.meta.insert().values(key=key, value=value))
+
+
+def drop(conn: Connection, key: str) -> None:
+    """Forget ``key``."""
+    conn.execute(schema.meta.delete().where(schema.meta.c.key == key))
 
 
 def count_boot(conn: Connection, steps: int = 1) -> int:
