@@ -56,7 +56,8 @@ def explain(session: Session, company: str, ask: bool) -> None:
     say(f"  formula   {safe(inputs['formula'])}")
     for receipt in inputs["receipts"]:
         against = "" if receipt["counts_against_it"] == "NONE" else f"  counts against it: {receipt['counts_against_it']}"
-        say(f"  receipt   {receipt['contract'][:16]}  {receipt['core_ms'] / 1000:.1f} core-seconds{against}")
+        earns = "" if receipt["earns"] else "  earns nothing"
+        say(f"  receipt   {receipt['contract'][:16]}  {receipt['core_ms'] / 1000:.1f} core-seconds{against}{earns}")
 
 
 def _lines(view: dict[str, Any]) -> None:

@@ -34,6 +34,11 @@ class Entry:
         """Which side a company was."""
         return Role.BORROWER if company == self.borrower else Role.LENDER if company == self.lender else None
 
+    @property
+    def is_earned(self) -> bool:
+        """Whether its work speaks for the lender: not where the borrower signed that results were wrong."""
+        return self.borrower_cause is not Cause.BAD_RESULT
+
     def cause_against(self, company: bytes) -> Cause:
         """The counting cause that the other side gave, or NONE. Causes that do not count are no evidence."""
         role = self.of(company)
@@ -62,6 +67,7 @@ class Evidence:
     forked: set[bytes] = field(default_factory=set)  # companies with a verified proof against them
     # what follows from the entries, kept beside them so that judging one company asks for its own receipts and no others
     _computed: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # borrower: {lender: core-ms that it signed}
+    _earned: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # the same without contracts that it ended for wrong results
     _own: dict[bytes, dict[bytes, Entry]] = field(default_factory=dict)  # company: {contract: entry} that I signed
     _named: dict[bytes, None] = field(default_factory=dict)
 
@@ -73,8 +79,10 @@ class Evidence:
         """Keep the sums of one entry, which takes the place of ``old``."""
         self._named |= {new.borrower: None, new.lender: None}
         for entry, sign in ((old, -1), (new, 1)):
-            if entry is not None and entry.borrower in entry.signers:
-                sums = self._computed.setdefault(entry.borrower, {})
+            if entry is None or entry.borrower not in entry.signers:
+                continue
+            for table in (self._computed, self._earned) if entry.is_earned else (self._computed,):
+                sums = table.setdefault(entry.borrower, {})
                 sums[entry.lender] = sums.get(entry.lender, 0) + sign * entry.accepted.core_ms
         if self.me in new.signers and self.me in (new.borrower, new.lender):
             other = new.lender if new.borrower == self.me else new.borrower
@@ -115,9 +123,13 @@ class Evidence:
         """Core-milliseconds that ``by`` computed and ``for_`` signed to have accepted. The lender's word alone is worth nothing."""
         return self._computed.get(for_, {}).get(by, 0)
 
+    def earned(self, by: bytes, for_: bytes) -> int:
+        """The same without contracts that ``for_`` ended for wrong results: a liar earns nothing by what it was believed until then."""
+        return self._earned.get(for_, {}).get(by, 0)
+
     def lenders_to(self, company: bytes) -> set[bytes]:
         """Who computed for a company that signed to have accepted it."""
-        return {lender for lender, core_ms in self._computed.get(company, {}).items() if core_ms > 0}
+        return {lender for lender, core_ms in self._earned.get(company, {}).items() if core_ms > 0}
 
     def companies(self) -> set[bytes]:
         """Everybody named, but me."""

@@ -64,9 +64,9 @@ def limit_of(evidence: Evidence, company: bytes) -> Limit:
     if company in evidence.forked:
         return Limit(0, 0, (), evidence.computed(me, company))
     middle = evidence.lenders_to(me) - {me, company} - evidence.forked
-    paths = [Path(i, evidence.computed(i, me), evidence.computed(company, i)) for i in sorted(middle)]
+    paths = [Path(i, evidence.earned(i, me), evidence.earned(company, i)) for i in sorted(middle)]
     return Limit(
-        NEWCOMER_FLOOR_CORE_MS, evidence.computed(company, me), tuple(p for p in paths if p.flow > 0), evidence.computed(me, company)
+        NEWCOMER_FLOOR_CORE_MS, evidence.earned(company, me), tuple(p for p in paths if p.flow > 0), evidence.computed(me, company)
     )  # fmt: skip
 
 

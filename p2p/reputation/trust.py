@@ -19,7 +19,7 @@ FORMULA = (
     f"score = {1 - CERTAINTY:.0%} quantile of Beta({PRIOR_GOOD:g} + good, {PRIOR_BAD:g} + bad); "
     "each own contract counts once, as good unless it ended by a counting cause, "
     f"and weighs half after {HALF_LIFE_S // 86_400} days; credit = {NEWCOMER_FLOOR_CORE_MS} core-ms + "
-    f"(computed for me + Σ min(i for me, it for i)) / {CREDIT_SHARE}"
+    f"(computed for me + Σ min(i for me, it for i)) / {CREDIT_SHARE}, without contracts that ended for wrong results"
 )
 
 
@@ -81,6 +81,7 @@ def explain(evidence: Evidence, company: bytes, now: UnixTime) -> dict[str, Any]
             {
                 "contract": x.contract.hex(), "borrower": x.borrower.hex(), "lender": x.lender.hex(), "core_ms": x.accepted.core_ms,
                 "ended": x.ended, "counts_against_it": x.cause_against(company).name, "signed_by_borrower": x.borrower in x.signers,
+                "earns": x.is_earned,
                 "signed_by_me": evidence.me in x.signers,
             }
             for x in sorted(used, key=lambda x: (x.ended, x.contract))
@@ -94,13 +95,14 @@ def recompute(explained: dict[str, Any]) -> dict[str, Any]:
     own = [r for r in explained["receipts"] if {r["borrower"], r["lender"]} == {me, company} and r["signed_by_me"]]
     found = score(Observation(r["counts_against_it"] == "NONE", float(now - r["ended"])) for r in own)
 
-    def computed(by: str, for_: str) -> int:
-        return sum(r["core_ms"] for r in explained["receipts"] if (r["lender"], r["borrower"]) == (by, for_) and r["signed_by_borrower"])
+    def computed(by: str, for_: str, *, also_wrong: bool = False) -> int:
+        mine = (r for r in explained["receipts"] if (r["lender"], r["borrower"]) == (by, for_) and r["signed_by_borrower"])
+        return sum(r["core_ms"] for r in mine if r["earns"] or also_wrong)
 
     others = {r["lender"] for r in explained["receipts"]} - {me, company}
     cut = 0 if explained["is_forked"] else sum(min(computed(i, me), computed(company, i)) for i in others)
     mine = 0 if explained["is_forked"] else computed(company, me)
     floor = 0 if explained["is_forked"] else NEWCOMER_FLOOR_CORE_MS
     credit = floor + (mine + cut) // CREDIT_SHARE
-    owed = max(0, computed(me, company) - mine)
+    owed = max(0, computed(me, company, also_wrong=True) - mine)
     return {"score": 0.0 if explained["is_forked"] else found.value, "cut": cut, "credit": credit, "left": max(0, credit - owed)}

@@ -148,7 +148,7 @@ class FakeContractsPort:
         limit = dict.fromkeys(("floor", "computed_for_me", "given", "cut", "credit", "owed", "left"), 3_600_000)
         receipt = {
             "contract": "ab" * 32, "borrower": "aa" * 32, "lender": "cc" * 32, "core_ms": 7000, "ended": 1.8e9,
-            "counts_against_it": "BAD_RESULT", "signed_by_borrower": True, "signed_by_me": True,
+            "counts_against_it": "BAD_RESULT", "signed_by_borrower": True, "signed_by_me": True, "earns": False,
         }  # fmt: skip
         inputs = {
             "formula": self.text, "good": 3.0, "bad": 0.0, "me": "aa" * 32, "receipts": [receipt],

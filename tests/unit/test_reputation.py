@@ -188,6 +188,18 @@ def test_a_fork_ends_all_credit_and_vouching() -> None:
     assert ranking(found, NOW)[-1].company == J.public
 
 
+def test_a_liar_earns_nothing_by_what_it_was_believed_until_it_was_caught_and_still_owes() -> None:
+    honest = evidence(worked(J, ME, 4 * HOUR), worked(ME, J, 3 * HOUR))
+    assert (limit_of(honest, J.public).credit, limit_of(honest, J.public).owed) == (NEWCOMER_FLOOR_CORE_MS + 2 * HOUR, 0)
+    caught = evidence(worked(J, ME, 4 * HOUR, borrower_cause=Cause.BAD_RESULT), worked(ME, J, 3 * HOUR))
+    assert (limit_of(caught, J.public).credit, limit_of(caught, J.public).owed) == (NEWCOMER_FLOOR_CORE_MS, 3 * HOUR)
+    # nor does it vouch for anybody by it; and who calls my results wrong owes me what I computed all the same
+    vouched = evidence(worked(VIA, ME, 4 * HOUR, borrower_cause=Cause.BAD_RESULT), worked(J, VIA, 4 * HOUR))
+    assert limit_of(vouched, J.public).paths == ()
+    accused = evidence(worked(ME, J, 3 * HOUR, borrower_cause=Cause.BAD_RESULT))
+    assert limit_of(accused, J.public).owed == 3 * HOUR
+
+
 def test_the_order_is_distance_then_score() -> None:
     found = evidence(worked(J, ME, HOUR), worked(VIA, ME, HOUR), worked(K, VIA, HOUR), worked(VIA, ME, HOUR))
     assert [o.company for o in ranking(found, NOW)] == [VIA.public, J.public, K.public]
