@@ -340,6 +340,32 @@ def test_who_is_signed_with_unasked() -> None:
         assert rules.may_sign_alone(Policy(max_slots=1, auto_accept=auto), asker, TERMS) is expected
 
 
+def test_an_offer_that_is_found_after_a_start_waits_until_workers_may_be_back() -> None:
+    """A chief that was killed with an offer on disk would refuse it for good, for want of workers that come a second later."""
+    orders: list[e.Event] = []
+    machine: Any = SimpleNamespace(state=State.OFFERED, a=SimpleNamespace(terms=TERMS, terms_bytes=TERMS.pack(), out=[], role=Role.LENDER))
+    key = b.Key(b"p" * 32, bytes(16))
+    nobody = Standing("lending-no-slots", "No worker is here that could be lent.")
+    for since_s, standing, expected in (
+        (1.0, nobody, None), (60.0, nobody, e.Refusing), (1.0, Standing("lending-off-schedule", "Not now."), e.Refusing),
+        (1.0, LENDING, e.Agreeing),
+    ):  # fmt: skip
+        orders.clear()
+        service = object.__new__(ContractService)
+        service.driver = SimpleNamespace(book=SimpleNamespace(contracts={key: machine}), wall=lambda: 0)  # type: ignore[assignment]
+        service.lending = lambda standing=standing: (Policy(max_slots=1, auto_accept="any"), standing, HERE)  # type: ignore[misc]
+        service.on_change, service._put_off = lambda _: None, set()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(ContractService, "asker", lambda self, key: ASKER)
+            patched.setattr(ContractService, "_quietly", lambda self, key, event: orders.append(event))
+            patched.setattr(ContractService, "verdict_of", lambda self, key: rules.judge(TERMS, ASKER, *self.lending(), 4))
+            patched.setattr(trio, "current_time", lambda: 1000.0)
+            service._began = 1000.0 - since_s
+            service.on_offer(key)
+        assert [type(x) for x in orders] == ([expected] if expected else []), (since_s, standing)
+        assert service._put_off == (set() if expected else {key})
+
+
 def test_contracts_that_are_not_over_use_up_credit() -> None:
     def agreement(state: State, role: Role = Role.LENDER, slots: int = 2) -> Any:
         return SimpleNamespace(state=state, role=role, slots=slots, terms=TERMS)

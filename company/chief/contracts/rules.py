@@ -16,6 +16,7 @@ from p2p.contracts.table import ENDING, LIVE, State
 from p2p.contracts.terms import Role, Terms
 
 MAX_SLOTS_OF_ONE = 1024
+STARTING_S = 30.0  # after a start: workers and the network come back meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,11 @@ def judge(terms: Terms, asker: Asker, policy: Policy | None, standing: Standing,
     if free < 1:
         return Verdict(0, "no-free-slots", "All slots that are lent are promised.")
     return Verdict(min(terms.slots, free, MAX_SLOTS_OF_ONE))
+
+
+def may_yet_come(standing: Standing, since_start_s: float) -> bool:
+    """Whether what is lacking for an offer may be there in a moment, because this chief has only just been started."""
+    return since_start_s < STARTING_S and standing.code in ("lending-no-slots", "lending-unreachable")
 
 
 def may_sign_alone(policy: Policy, asker: Asker, terms: Terms) -> bool:

@@ -47,6 +47,8 @@ class ContractService:
     on_change: Callable[[str], None]
     seeker: Seeker
     _moved: trio.Event = field(default_factory=trio.Event)
+    _began: float = field(default_factory=trio.current_time)
+    _put_off: set[b.Key] = field(default_factory=set)  # offers that came, or were found, while workers were still coming back
 
     async def load(self) -> None:
         """Take up what was open before."""
@@ -133,6 +135,10 @@ class ContractService:
         """Slots under contract go back, with the contract's notice, when the owner's hours, load or battery say so."""
         while True:
             _, standing, _ = self.lending()
+            put_off, self._put_off = self._put_off, set()
+            for key in put_off & self.driver.book.contracts.keys():
+                if self.driver.book.contracts[key].state is State.OFFERED:
+                    self.on_offer(key)
             if standing.code in RECLAIMED:
                 for key, machine in list(self.driver.book.contracts.items()):
                     if machine.a.role is Role.LENDER and machine.state in LIVE and machine.a.terms is not None:
@@ -181,13 +187,15 @@ class ContractService:
     def on_offer(self, key: b.Key) -> None:
         """An offer waits: accept or refuse it without asking where the owner said so; else a person decides."""
         self.on_change(showing.shown_id(key.nonce))
-        machine, (policy, _, _) = self.driver.book.contracts[key], self.lending()
+        machine, (policy, standing, _) = self.driver.book.contracts[key], self.lending()
         a = machine.a
         if a.terms is None or policy is None:
             return
         verdict, is_own = self.verdict_of(key), rules.is_own_proposal(a)
         if verdict.fits and (is_own or rules.may_sign_alone(policy, self.asker(key), a.terms)):
             self._quietly(key, e.Agreeing(verdict.slots, ACTIVATION_S, self.driver.wall(), terms_digest(a.terms_bytes)))
+        elif not verdict.fits and rules.may_yet_come(standing, trio.current_time() - self._began):
+            self._put_off.add(key)
         elif not verdict.fits and policy.auto_accept == "any":
             self._quietly(
                 key, e.Refusing(verdict.code, self.driver.wall(), verdict.text[:80], 60 if verdict.code == "no-free-slots" else 0)
