@@ -303,11 +303,12 @@ class Bye(Message, code=54):
 # ---- lending a worker -----------------------------------------------------------------------------------------------------------
 @record
 class Second(Message, code=55):
-    """Chief to its own worker: work for another company under this ticket. The same ticket again changes nothing."""
+    """Chief to its own worker: work for another company under this ticket. The same ticket again begins nothing."""
 
     network: Annotated[bytes, Length(16, 16)]
     ticket: Annotated[bytes, Length(1, 4096)]
     signature: Signature
+    bytes_per_s: U32  # to and from the borrower; 0: no bound. Sent again, it may be another
 
 
 @record

@@ -174,6 +174,7 @@ class LendRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     only_on_mains: bool = False
     max_memory_bytes: int = 0  # for all guests together; 0: as much as slots have
     max_disk_bytes: int = 0
+    max_bandwidth_bytes: int = 0  # a second, of all guests together, both directions
     auto_accept: Literal["never", "trusted", "any"] = "never"  # sign offers that fit without asking
     preview: bool = False  # only say what would be
 
@@ -196,6 +197,7 @@ class LendingView(msgspec.Struct, kw_only=True):
     only_on_mains: bool = False
     max_memory_bytes: int = 0
     max_disk_bytes: int = 0
+    max_bandwidth_bytes: int = 0  # a second, of all guests together, both directions
     auto_accept: str = "never"
     promised: int = 0  # slots under contracts now
     never: list[str] = []  # what a guest can never reach

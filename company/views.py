@@ -254,6 +254,7 @@ class JobSubmit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     retries: int = 3
     notify: str | None = None
     yes_foreign: bool = False  # with where other than own: who will see fragments, processor and parameters was read and confirmed
+    borrow: Literal["never", "ask", "automatically"] | None = None  # more careful for this job than the company's policy; never less
     stream: bool = False  # its fragments are calls that the client goes on sending; split and merge of the package are not run
 
 

@@ -144,7 +144,7 @@ class JobDesk:
             id=row.id, owner=row.owner, package=row.package, processor=runtime.processor, dataset=row.dataset, name=row.name,
             priority=row.priority, max_fails=options.max_fails, time_limit_s=runtime.time_limit_s, memory_bytes=runtime.memory_bytes,
             batching=options.batching, matching=options.matching, failure=options.failure, retries=options.retries,
-            requirements=runtime.requirements, python=package.info.python, is_stream=options.stream,
+            requirements=runtime.requirements, python=package.info.python, is_stream=options.stream, borrow=options.borrow or "",
             created=row.created, where=options.where, is_private=(await self._library.dataset_row(row.dataset.hex())).private,
         )  # fmt: skip
         self._engine.post(

@@ -30,6 +30,7 @@ class JobSpec:
     is_stream: bool = False  # its fragments come from its client: there is no split child
     created: float = 0.0  # Unix seconds, for views only
     where: str = "own"  # own, trusted, any: whose workers may run it
+    borrow: str = ""  # never, ask, automatically: how carefully slots are borrowed for it; empty: as the company does
     is_private: bool = False  # its dataset never leaves this company
 
 

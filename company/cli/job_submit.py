@@ -21,6 +21,11 @@ from p2p.base.errors import UsageError
 @click.option("--name", help="How the job is called.")
 @click.option("--where", type=click.Choice(["own", "trusted", "any"]), default="own", help="Whose workers may compute it.")
 @click.option("--yes-foreign", is_flag=True, help="With --where trusted or any: who will see the job's parts was read and confirmed.")
+@click.option(
+    "--borrow",
+    type=click.Choice(["never", "ask", "automatically"]),
+    help="How slots are borrowed for it, no less carefully than by policy.",
+)
 @click.option("--priority", type=int, default=0, help="Higher goes first within your own jobs.")
 @click.option("--time-limit", type=DURATION, help="Per fragment: 90s, 10m (else the package's, else 10 min).")
 @click.option("--memory", type=SIZE, help="Per fragment: 512MiB, 2GiB (else the package's).")

@@ -30,6 +30,7 @@ from p2p.base.errors import UsageError
 @click.option("--only-on-mains", is_flag=True, help="Not while this machine runs on its battery.")
 @click.option("--max-memory", type=SIZE, metavar="SIZE", help="For all guests together.")
 @click.option("--max-disk", type=SIZE, metavar="SIZE", help="Scratch of all guests together.")
+@click.option("--max-bandwidth", type=SIZE, metavar="SIZE", help="A second, to and from all guests together, such as 2MiB.")
 @click.option(
     "--auto-accept",
     type=click.Choice(("never", "trusted", "any")),
@@ -40,8 +41,8 @@ from p2p.base.errors import UsageError
 @click.pass_context
 def lend(
     ctx: click.Context, max_workers: int | None, until: str | None, schedule: str, min_trust: float, only_to: tuple[str, ...], price: float,
-    max_frame: float | None, max_load: float, only_on_mains: bool, max_memory: int | None, max_disk: int | None, auto_accept: str,
-    preview: bool,
+    max_frame: float | None, max_load: float, only_on_mains: bool, max_memory: int | None, max_disk: int | None,
+    max_bandwidth: int | None, auto_accept: str, preview: bool,
 ) -> None:  # fmt: skip
     """Offer idle workers to other companies. The offer is signed and found in the network until `company lend stop`."""
     if ctx.invoked_subcommand is not None:
@@ -52,7 +53,8 @@ def lend(
     view = session.client().network.lend(
         max_workers, until=until_of(until, time.time()), schedule=schedule, min_trust=min_trust, only_to=list(only_to),
         price_milli=round(price * 1000), max_frame_s=int(max_frame or 0), max_load=max_load, only_on_mains=only_on_mains,
-        max_memory_bytes=max_memory or 0, max_disk_bytes=max_disk or 0, auto_accept=auto_accept, preview=preview,
+        max_memory_bytes=max_memory or 0, max_disk_bytes=max_disk or 0, max_bandwidth_bytes=max_bandwidth or 0, auto_accept=auto_accept,
+        preview=preview,
     )  # fmt: skip
     _show(session, view)
 
@@ -103,6 +105,7 @@ def _show(session: Session, view: dict[str, Any]) -> None:
         terms += ["on mains only"] if view["only_on_mains"] else []
         terms += [f"{size(view['max_memory_bytes'])} of memory in all"] if view["max_memory_bytes"] else []
         terms += [f"{size(view['max_disk_bytes'])} of scratch in all"] if view["max_disk_bytes"] else []
+        terms += [f"{size(view['max_bandwidth_bytes'])} a second in all"] if view["max_bandwidth_bytes"] else []
         say(f"  terms     {safe('; '.join(terms))}")
         asked = {
             "never": "every offer waits for you: company contract list --inbox",

@@ -33,6 +33,7 @@ from p2p.base.errors import ParallelError
 from p2p.base.frames import Frame
 from p2p.base.keys import Identity
 from p2p.base.schema import Message
+from p2p.net.throttle import Pace
 
 log = logging.getLogger(__name__)
 TELL_EVERY_S = 0.2
@@ -59,7 +60,7 @@ class GuestRun:
 
     def __init__(
         self, ticket: Ticket, body: bytes, signature: bytes, *, run: int, identity: Identity, sandbox: Sandbox, folder: Path,
-        machine: Callable[[], m.Machine], tell: Callable[[m.Seconded], None], rng: Random,
+        machine: Callable[[], m.Machine], tell: Callable[[m.Seconded], None], rng: Random, bytes_per_s: int = 0,
     ) -> None:  # fmt: skip
         self.ticket = ticket
         self._signed = (ticket, body, signature)
@@ -70,6 +71,7 @@ class GuestRun:
         self._machine = machine
         self._tell = tell
         self._rng = rng
+        self.pace = Pace(bytes_per_s)
         self._scope = trio.CancelScope()
         self._core: GuestCore | None = None
         self._link: GuestLink | None = None
@@ -107,7 +109,7 @@ class GuestRun:
         await trio.to_thread.run_sync(lambda: shutil.rmtree(self._folder, ignore_errors=True))
         make_private(self._folder)
         results = HeldResults(self._folder / "results", memory_limit=HELD_BYTES, spool_limit=SPOOL_BYTES)
-        link = self._link = GuestLink(GuestWays(self._identity, self.ticket), results, self, self._rng)
+        link = self._link = GuestLink(GuestWays(self._identity, self.ticket, self.pace), results, self, self._rng)
         link.ticket = self._signed
         processors = Processors(
             self._folder / "packages", chief_key=self.ticket.borrower, ask=lambda ask: self.tell(ask), require_client_signature=False
@@ -172,7 +174,8 @@ class GuestRun:
     async def _keep_telling(self) -> None:
         while True:
             self._changed = trio.Event()
-            self.report()
+            if self.state != "overrun":  # said at the very end, with the last counts: its contract settles on them at once
+                self.report()
             await self._changed.wait()
             await trio.sleep(TELL_EVERY_S)  # so that a busy secondment tells at most so often
 

@@ -18,6 +18,7 @@ from p2p.net.channel import Channel, RefusedByPeer
 from p2p.net.rpc import dial
 from p2p.net.splice import Prefixed
 from p2p.net.stream import ByteStream
+from p2p.net.throttle import Pace
 
 DIRECT_S = 4.0
 RELAYED_S = 12.0
@@ -27,8 +28,9 @@ _CALLING = {code: cls for code, cls in (m.MESSAGES | pm.PEER_MESSAGES).items() i
 class GuestWays:
     """Opens channels to one borrower; the way that worked last comes first."""
 
-    def __init__(self, identity: Identity, ticket: Ticket) -> None:
+    def __init__(self, identity: Identity, ticket: Ticket, pace: Pace | None = None) -> None:
         self._identity = identity
+        self._pace = pace
         self._ticket = ticket
         self._ways: list[tuple[bytes | None, str]] = [(None, join_address(*e)) for e in ticket.endpoints]
         self._ways += [(key, join_address(host, port)) for key, host, port in ticket.relays]
@@ -57,13 +59,13 @@ class GuestWays:
         if relay is None:
             return await dial(
                 address, identity=self._identity, expected_key=self._ticket.borrower, purpose=purpose, registry=m.MESSAGES,
-                deadline_s=DIRECT_S,
+                deadline_s=DIRECT_S, pace=self._pace,
             )  # fmt: skip
         with trio.move_on_after(RELAYED_S):
             stream = await self._splice(relay, address)
             return await dial(
                 f"{company_id_text(self._ticket.borrower)} by {address}", identity=self._identity, expected_key=self._ticket.borrower,
-                purpose=purpose, registry=m.MESSAGES, through=stream,
+                purpose=purpose, registry=m.MESSAGES, through=stream, pace=self._pace,
             )  # fmt: skip
         raise Unavailable("borrower-unreachable", f"the relay {address} brought no connection within {RELAYED_S:g} s")
 

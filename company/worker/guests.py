@@ -71,6 +71,7 @@ class Guests:
             return
         known = self.runs.get(ticket.contract)
         if known is not None:
+            known.pace.bytes_per_s = order.bytes_per_s
             known.report()
             return
         if (why := self._why_not(ticket)) is not None:
@@ -79,6 +80,7 @@ class Guests:
         run = GuestRun(
             ticket, order.ticket, order.signature, run=self._rng.getrandbits(63), identity=self._identity, sandbox=self._sandbox,
             folder=self._scratch / f"guest-{ticket.contract.hex()[:16]}", machine=self._machine, tell=self._tell, rng=self._rng,
+            bytes_per_s=order.bytes_per_s,
         )  # fmt: skip
         self.runs[ticket.contract] = run
         self._nursery.start_soon(self._keep, run)

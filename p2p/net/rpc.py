@@ -30,6 +30,7 @@ from p2p.net.clock import read_unix
 from p2p.net.endings import ENDINGS, Endings
 from p2p.net.hello import NONCE_BYTES, PROTOCOL, Challenge, Hello, Prove, Refused, Welcome, proof_bytes, refusal
 from p2p.net.stream import ByteStream, TlsStream, close_at_once, open_tls_client, open_tls_server
+from p2p.net.throttle import Pace, Throttled
 from p2p.net.tls import WrongKey, client_context, server_context
 
 HELLO_HEADER_BYTES = 8 << 10
@@ -60,14 +61,16 @@ async def dial(
     registry: Registry,
     deadline_s: float = 10,
     through: ByteStream | None = None,
+    pace: Pace | None = None,
 ) -> Channel:
-    """Open a channel to the server that holds ``expected_key``; ``through``: a stream that already leads there (a relay's).
+    """Open a channel to the server that holds ``expected_key``; ``through``: over a relay's stream; ``pace``: no faster than that.
 
     Raises: `Unavailable` "unreachable" or "handshake-timeout"; `PeerError` "wrong-key" (only a ClientHello was sent) or "version-mismatch";
     `RefusedByPeer` with code "refused"; `MalformedMessage`.
     """
     deadline = trio.current_time() + deadline_s
     transport = through if through is not None else await _connect(address, deadline_s)
+    transport = Throttled(transport, pace) if pace is not None else transport
     with trio.CancelScope(deadline=deadline):
         stage = "TLS handshake"
         try:

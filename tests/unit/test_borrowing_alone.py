@@ -7,7 +7,19 @@ from dataclasses import replace
 import pytest
 
 from company.chief.contracts.needing import need_of
-from company.chief.contracts.wanting import BorrowPolicy, Found, Need, Want, checked, choose, left, state_as_json, state_of_json, wanted
+from company.chief.contracts.wanting import (
+    BorrowPolicy,
+    Found,
+    Need,
+    Want,
+    checked,
+    choose,
+    left,
+    mode_of,
+    state_as_json,
+    state_of_json,
+    wanted,
+)
 from company.chief.events import JobSpec
 from company.chief.jobrun import JobRun
 from company.foreign_words import foreign_words
@@ -41,6 +53,16 @@ def test_what_is_soon_done_at_home_is_not_borrowed_for() -> None:
     assert slots(replace(NEED, own_slots=2, home_s=59.0)) == []
     assert slots(replace(NEED, own_slots=2, home_s=None)) == [], "first it is seen how fast it is here"
     assert slots(replace(NEED, own_slots=2, home_s=600.0)) == [8]
+
+
+def test_a_job_may_be_more_careful_than_its_company_and_never_less() -> None:
+    for job, company, expected in (
+        ("", "ask", "ask"), ("never", "automatically", "never"), ("ask", "automatically", "ask"), ("automatically", "automatically",
+        "automatically"), ("automatically", "ask", "ask"), ("automatically", "never", "never"),
+    ):  # fmt: skip
+        assert mode_of(replace(NEED, mode=job), replace(POLICY, mode=company)) == expected
+    assert slots(replace(NEED, mode="never"), replace(NEED, job="j-2")) == [8], "what one job does not want another one may have"
+    assert slots(replace(NEED, mode="automatically"), policy=replace(POLICY, mode="never")) == []
 
 
 def test_no_limit_of_a_day_is_passed() -> None:
@@ -82,6 +104,8 @@ def test_a_job_that_may_not_leave_needs_nobody() -> None:
 
     found = need()
     assert found is not None and (found.waiting, found.own_slots, found.home_s) == (6, 2, None)
+    careful = need(borrow="ask")
+    assert careful is not None and (found.mode, careful.mode) == ("", "ask")
     assert need(is_private=True) is None, "a private dataset never leaves"
     assert need(where="own") is None and need(is_stream=True) is None and need(requirements=("torch==2.0",)) is None
     assert need("queued") is None and need("merging") is None

@@ -23,6 +23,7 @@ from p2p.net.channel import MAX_QUEUED_MESSAGES, Channel, RefusedByPeer
 from p2p.net.hello import Refused, refusal
 from p2p.net.rpc import dial, join_address, serve_rpc, split_address
 from p2p.net.splice import Spliced, splice
+from p2p.net.throttle import BURST_S, Pace
 
 CHIEF, WORKER, OTHER = Identity(b"c" * 32), Identity(b"w" * 32), Identity(b"o" * 32)
 
@@ -139,6 +140,17 @@ async def test_eight_mebibyte_frames_travel_both_ways_at_once() -> None:
             for number in range(4):
                 message, frame = await channel.receive()
                 assert message == Say(number) and frame.body == body
+        await channel.aclose()
+
+
+async def test_a_channel_with_a_pace_is_no_faster_than_that() -> None:
+    async with serving(echo) as address:
+        channel = await call(address, pace=Pace(200_000))
+        began = trio.current_time()
+        await channel.send(Say(1), sizes_of(100_000), [bytes(100_000)])
+        message, _ = await channel.receive()
+        assert message == Say(1)
+        assert trio.current_time() - began > 200_000 / 200_000 - 2 * BURST_S, "there and back, at a rate for both together"
         await channel.aclose()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -20,6 +22,7 @@ from company.chief.secondment.placing import Place, Spare, places_for
 from company.chief.secondment.trial import Answer, Trial
 from company.chief.window import Large
 from company.ticket import SKEW_S, Ticket, open_ticket_untrusted, sign_ticket
+from company.worker.guests import Guests
 from p2p.base.clock import Monotonic, UnixTime
 from p2p.base.errors import MalformedMessage, PeerError
 from p2p.base.keys import Identity, company_id_text
@@ -213,6 +216,20 @@ def test_a_company_that_is_trusted_is_checked_less_and_never_less_than_the_least
     assert tried.policy.check_rate(tried.passed) == pytest.approx(0.04)
     checks = [len(tried.choose(1000)[0]) for _ in range(10)]
     assert 300 <= sum(checks) <= 500
+
+
+def test_a_worker_is_told_its_share_of_the_bandwidth_with_the_ticket_and_may_be_told_another(tmp_path: Path) -> None:
+    sandbox, nursery = SimpleNamespace(is_for_strangers=True, rung="bubblewrap"), SimpleNamespace(start_soon=lambda *_: None)
+    guests = Guests(
+        identity=WORKER, chief_key=LENDER.public, slots=2, sandbox=cast(Any, sandbox), scratch=tmp_path, machine=lambda: MACHINE,
+        tell=lambda _: None, nursery=cast(Any, nursery), rng=random.Random(1), unix_time=lambda: NOW,
+    )  # fmt: skip
+    signed = sign_ticket(LENDER, NET, ticket())
+    assert guests.on_message(m.Second(NET, *signed, 250_000))
+    run = guests.runs[CONTRACT]
+    assert run.pace.bytes_per_s == 250_000
+    guests.on_message(m.Second(NET, *signed, 0))
+    assert guests.runs[CONTRACT] is run and run.pace.bytes_per_s == 0
 
 
 # ---- results and accounts ---------------------------------------------------------------------------------------------------

@@ -37,5 +37,5 @@ def need_of(job: JobRun, own_slots: int) -> Need | None:
         home_s = waiting * (job.last_result - job.first_lease) / job.done.total
     return Need(
         job=job.id, name=spec.name, package=spec.package, processor=spec.processor, where=spec.where, waiting=max(0, waiting),
-        own_slots=own_slots, home_s=home_s, memory_bytes=spec.memory_bytes,
+        own_slots=own_slots, home_s=home_s, memory_bytes=spec.memory_bytes, mode=spec.borrow,
     )  # fmt: skip

@@ -99,7 +99,7 @@ class Seeker:
         picks = wanting.choose(
             want, offers, self.policy, resting=self._resting, contracts_left=wanting.left(self.policy, self.spent, wall)[1]
         )
-        if self.policy.mode == "ask":
+        if wanting.mode_of(want.need, self.policy) == "ask":
             self.suggested[want.need.job] = (want, picks)
             if not picks:
                 del self.suggested[want.need.job]

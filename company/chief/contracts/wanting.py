@@ -18,7 +18,7 @@ DAY_S = 86_400
 WORTH_S = 60.0  # at home in this time: nobody is asked
 TRUSTED = 0.5  # a company's score, for --where trusted
 MAX_HISTORY = 1000
-MODES = ("never", "ask", "automatically")
+MODES = ("never", "ask", "automatically")  # the most careful first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,7 @@ class Need:
     own_slots: int
     home_s: float | None
     memory_bytes: int
+    mode: str = ""  # the job's own; empty: as the policy says
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,6 @@ def checked(policy: BorrowPolicy) -> BorrowPolicy:
 
 def wanted(needs: Iterable[Need], policy: BorrowPolicy, borrowed: Mapping[bytes, int], spent: Spent, now: float) -> list[Want]:
     """What to look for now, the oldest job first. ``borrowed``: slots under contract or asked for, by processor."""
-    if policy.mode == "never":
-        return []
     free = policy.max_slots - sum(borrowed.values())
     hours_left, contracts_left = left(policy, spent, now)
     free = min(free, int(hours_left * 3600 / policy.time_frame_s)) if contracts_left > 0 else 0
@@ -105,12 +104,17 @@ def wanted(needs: Iterable[Need], policy: BorrowPolicy, borrowed: Mapping[bytes,
         is_unknown = need.own_slots > 0 and need.home_s is None  # it has just begun: see first how fast it is here
         lack = need.waiting - need.own_slots - have.get(need.processor, 0)
         slots = min(lack, free)
-        if slots < 1 or is_soon or is_unknown:
+        if slots < 1 or is_soon or is_unknown or mode_of(need, policy) == "never":
             continue
         found.append(Want(need, slots))
         free -= slots
         have[need.processor] = have.get(need.processor, 0) + slots
     return found
+
+
+def mode_of(need: Need, policy: BorrowPolicy) -> str:
+    """The more careful of the job's mode and the company's: who may submit a job may not lift what the owner said."""
+    return min(need.mode or policy.mode, policy.mode, key=MODES.index)
 
 
 def left(policy: BorrowPolicy, spent: Spent, now: float) -> tuple[float, int]:

@@ -19,6 +19,7 @@ from p2p.reputation.score import score
 
 MAX_SLOTS = 100_000
 MAX_NAMED = 100
+LEAST_BANDWIDTH, MAX_BANDWIDTH = 64 << 10, 1 << 30  # bytes a second; with less a guest could not even be told of its work in time
 NEVER_REACHED = (  # by a guest, whatever the terms say
     "the network, other than by its results",
     "files and other processes of this machine",
@@ -47,6 +48,7 @@ class Policy:
     needs_mains: bool = False  # not on battery
     memory_cap_mib: int = 0  # for all guests together; 0: as much as slots have
     disk_cap_mib: int = 0
+    bandwidth_cap: int = 0  # bytes a second of all guests together, both directions; 0: no bound
     auto_accept: str = "never"  # offers that fit are signed without a person: never | trusted | any
 
 
@@ -91,6 +93,8 @@ def checked(policy: Policy, now: UnixTime) -> Policy:
         raise UsageError("bad-lending", "--min-trust lies in 0..1")
     if not 0 <= policy.max_load_permille <= 1000 or min(policy.memory_cap_mib, policy.disk_cap_mib) < 0:
         raise UsageError("bad-lending", "--max-load lies in 0..1, --max-memory and --max-disk are 0 or more")
+    if policy.bandwidth_cap and not LEAST_BANDWIDTH <= policy.bandwidth_cap <= MAX_BANDWIDTH:
+        raise UsageError("bad-lending", f"--max-bandwidth is {LEAST_BANDWIDTH >> 10}KiB to {MAX_BANDWIDTH >> 30}GiB a second")
     if len(policy.only_to) > MAX_NAMED or any(not name.startswith("co-") or len(name) != 19 for name in policy.only_to):
         raise UsageError(
             "bad-lending", f"--to names at most {MAX_NAMED} companies by their id", hint="company network companies lists them"
@@ -139,6 +143,11 @@ def most_slots(policy: Policy, memory_mib: int, disk_mib: int, promised: tuple[i
         if cap and each:
             found = min(found, max(0, cap - taken) // each)
     return found
+
+
+def bandwidth_of(policy: Policy | None, slots: int) -> int:
+    """Bytes a second for so many of the lent slots, as a share of the cap by slots; 0: no bound."""
+    return max(1, policy.bandwidth_cap * min(slots, policy.max_slots) // policy.max_slots) if policy and policy.bandwidth_cap else 0
 
 
 def is_due(new: Advertisement, old: Advertisement | None, since_s: float) -> bool:

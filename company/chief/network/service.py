@@ -198,6 +198,7 @@ class NetworkService:
                 price_milli=request.price_milli, max_frame_s=request.max_frame_s, auto_accept=request.auto_accept,
                 max_load_permille=round(request.max_load * 1000), needs_mains=request.only_on_mains,
                 memory_cap_mib=request.max_memory_bytes >> 20, disk_cap_mib=request.max_disk_bytes >> 20,
+                bandwidth_cap=request.max_bandwidth_bytes,
             ),
             self.ground.unix_time(),
         )  # fmt: skip
@@ -221,6 +222,7 @@ class NetworkService:
             view.min_trust, view.only_to = policy.min_trust_permille / 1000, list(policy.only_to)
             view.max_load, view.only_on_mains = policy.max_load_permille / 1000, policy.needs_mains
             view.max_memory_bytes, view.max_disk_bytes = policy.memory_cap_mib << 20, policy.disk_cap_mib << 20
+            view.max_bandwidth_bytes = policy.bandwidth_cap
             view.price_milli, view.max_frame_s = policy.price_milli, policy.max_frame_s
             view.auto_accept, view.never = policy.auto_accept, list(NEVER_REACHED)
         view.promised = self.ground.promised()

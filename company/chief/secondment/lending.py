@@ -86,6 +86,7 @@ class Lending:
     committer: Committer
     store: Store
     may_dial: Callable[[str, int], bool]
+    bandwidth: Callable[[int], int]  # bytes a second for so many slots; 0: no bound
     nursery: trio.Nursery = field(init=False)
     sent: dict[tuple[bytes, str], Sent] = field(default_factory=dict)
     tallies: dict[bytes, Tally] = field(default_factory=dict)
@@ -186,7 +187,7 @@ class Lending:
         return self._serial
 
     def _send(self, entry: Sent) -> None:
-        self._tell(entry.worker, m.Second(self.network_id, entry.body, entry.signature))
+        self._tell(entry.worker, m.Second(self.network_id, entry.body, entry.signature, self.bandwidth(entry.ticket.slots)))
 
     def _tell(self, worker: str, message: Message) -> None:
         session = self.sessions.open.get(worker)
@@ -255,7 +256,14 @@ class Lending:
         self.committer.add(ops=[write], then=state)
 
     async def _breach(self, contract: bytes, evidence: bytes, text: str) -> None:
+        await self._all_counted()  # a broken contract settles at once, with what was stated by then
         await self.contracts.breach(contract, Cause.OVERRUN, evidence, text)
+
+    async def _all_counted(self) -> None:
+        """Every number that a worker reported is on disk and stated."""
+        done = trio.Event()
+        self.committer.add(then=done.set)
+        await done.wait()
 
     def _forget(self, entry: Sent, *, rest: bool) -> None:
         key = (entry.ticket.contract, entry.worker)
@@ -280,9 +288,7 @@ class Lending:
                 await trio.lowlevel.checkpoint()
         for entry in mine:
             self._forget(entry, rest=False)
-        done = trio.Event()
-        self.committer.add(then=done.set)  # after the last numbers
-        await done.wait()
+        await self._all_counted()
         tell_drained(self.contracts, view.id)
 
 

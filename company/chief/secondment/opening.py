@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from company.chief.network.lending import bandwidth_of
 from company.chief.secondment.service import build_secondment
 from p2p.base.keys import company_id_text
 from p2p.dht.addressing import is_dialable
@@ -29,6 +30,7 @@ async def run_secondment(chief: ChiefService, network: NetworkService, contracts
 
     secondment = build_secondment(
         chief, contracts, network_id=ground.network_id, is_trusted=is_trusted,
+        bandwidth=lambda slots: bandwidth_of(network.advertising.policy, slots),
         may_dial=lambda host, port: is_dialable((host, port), allow_private=ground.allow_private),
     )  # fmt: skip
     network.door.guests = chief.sessions.on_channel  # those that come by a relay

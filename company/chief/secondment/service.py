@@ -97,7 +97,7 @@ class Secondment:
 
 def build_secondment(
     chief: ChiefService, contracts: Contracts, *, network_id: bytes, may_dial: Callable[[str, int], bool],
-    is_trusted: Callable[[bytes], bool],
+    is_trusted: Callable[[bytes], bool], bandwidth: Callable[[int], int] = lambda slots: 0,
 ) -> Secondment:  # fmt: skip
     """Make the parts and hang them into the sessions; `Secondment.run` begins."""
     late: list[Borrowing] = []
@@ -114,7 +114,7 @@ def build_secondment(
     late.append(borrowing)
     lending = Lending(
         identity=chief.identity, network_id=network_id, contracts=contracts, engine=chief.engine, sessions=chief.sessions,
-        committer=chief.committer, store=chief.store, may_dial=may_dial,
+        committer=chief.committer, store=chief.store, may_dial=may_dial, bandwidth=bandwidth,
     )  # fmt: skip
     secondment = Secondment(borrowing, lending, checking, contracts)
     chief.sessions.secondment = secondment
