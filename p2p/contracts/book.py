@@ -98,6 +98,7 @@ class Book:
         self.contracts: dict[Key, ContractMachine] = {}
         self._settle_window_s = settle_window_s
         self._by_id: dict[tuple[bytes, bytes], Key] = {}  # (peer, nonce or contract id)
+        self._due: dict[Key, float] = {}  # each contract's next deadline, kept as it changes
         self._known: dict[bytes, UnixTime] = {}  # nonce of a finished or forgotten offer, until when it must be remembered
 
     def restore(self, key: Key, role: Role, records: Iterable[bytes], now: Monotonic, wall: UnixTime) -> tuple[BookEffect, ...]:
@@ -121,11 +122,12 @@ class Book:
                 return self._order(event.key, event.event, now)
             case Wake():
                 effects: list[BookEffect] = []
-                for key, machine in list(self.contracts.items()):
-                    deadline = machine.next_deadline()
-                    if deadline is not None and deadline <= now:
-                        effects += self._order(key, e.Tick(event.wall), now)
-                    self._forget(key, machine, event.wall, now)
+                for key in [k for k, due in self._due.items() if due <= now]:
+                    effects += self._order(key, e.Tick(event.wall), now)
+                for key, machine in [(k, c) for k, c in self.contracts.items() if c.a.is_over]:
+                    self._forget(key, machine, now)
+                if len(self._known) > MAX_KNOWN // 2:
+                    self._known = {nonce: until for nonce, until in self._known.items() if until > event.wall}
                 return tuple(effects)
 
     def _new(self, role: Role, key: Key) -> ContractMachine:
@@ -139,6 +141,18 @@ class Book:
         self._by_id[key.peer, key.nonce] = key
         if machine.a.contract:
             self._by_id[key.peer, machine.a.contract] = key
+        deadline = machine.next_deadline()
+        if deadline is not None:
+            self._due[key] = deadline
+        else:
+            self._due.pop(key, None)
+
+    def send_again_now(self, peer: bytes) -> None:
+        """That company is there again: say again at the next wake what it has not confirmed."""
+        for key, machine in self.contracts.items():
+            if key.peer == peer:
+                machine.send_again_now()
+                self._index(key, machine)
 
     def find(self, peer: bytes, about: bytes) -> Key | None:
         """The contract with that company and nonce or id."""
@@ -194,6 +208,7 @@ class Book:
             effects = machine.handle(event, now)
         except UsageError:
             self.slots.let_go(key, held)
+            self._index(key, machine)
             raise
         out: list[BookEffect] = []
         for effect in effects:
@@ -228,16 +243,15 @@ class Book:
             return max(a.slots, found.terms.slots)
         return a.slots
 
-    def _forget(self, key: Key, machine: ContractMachine, wall: UnixTime, now: Monotonic) -> None:
+    def _forget(self, key: Key, machine: ContractMachine, now: Monotonic) -> None:
         if machine.a.is_over and now > machine.phase_at + LINGER_S and machine.next_deadline() is None:
             del self.contracts[key]
+            self._due.pop(key, None)
             self._by_id.pop((key.peer, key.nonce), None)
             self._by_id.pop((key.peer, machine.a.contract), None)
             first = machine.a.offer
             if first is not None:
                 self._known[key.nonce] = UnixTime(first.message.expires + 2 * SKEW_S)  # type: ignore[attr-defined]
-        if len(self._known) > MAX_KNOWN // 2:
-            self._known = {nonce: until for nonce, until in self._known.items() if until > wall}
 
     def remember(self, nonce: bytes, until: UnixTime) -> None:
         """A finished contract's offer, from the store after a restart: it is not to be taken again."""
@@ -245,13 +259,14 @@ class Book:
 
     def next_deadline(self) -> Monotonic | None:
         """The earliest deadline of any contract."""
-        found = [d for c in self.contracts.values() if (d := c.next_deadline()) is not None]
-        return min(found) if found else None
+        return Monotonic(min(self._due.values())) if self._due else None
 
     def validate(self) -> None:
         """Check every invariant. Raises `InvariantBroken`."""
         for key, machine in self.contracts.items():
             machine.validate()
+            if machine.next_deadline() != self._due.get(key):
+                raise InvariantBroken(f"a deadline is kept as {self._due.get(key)}, it is {machine.next_deadline()}")
             if machine.a.role is Role.LENDER and machine.state in HOLDING and self.slots.of(key) < machine.a.slots:
                 raise InvariantBroken("a contract holds slots that the ledger does not know")
         for key in [k for k in self.contracts if self.contracts[k].state not in HOLDING]:

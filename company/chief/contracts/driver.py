@@ -154,9 +154,7 @@ class BookDriver:
 
     def on_connected(self, peer: bytes) -> None:
         """The other company is there again: say again at once what it has not confirmed."""
-        for key, machine in self.book.contracts.items():
-            if key.peer == peer:
-                machine.send_again_now()
+        self.book.send_again_now(peer)
         self._wake.set()
 
     async def wait_durable(self) -> None:
