@@ -202,6 +202,8 @@ class Book:
         machine = self.contracts.get(key)
         if machine is None:
             raise UsageError("contract-unknown", "no such contract is known here")
+        if isinstance(event, e.Persisted):  # lets go what waited for the disk; neither promises nor deadlines change by it
+            return tuple(x for effect in machine.handle(event, now) for x in self._carry(key, machine, effect, now))
         held = self.slots.of(key)
         self._reserve(key, machine, event)
         try:
