@@ -57,16 +57,16 @@ def _step(c: ContractMachine) -> bool:
 
 def _live(c: ContractMachine) -> bool:
     a, terms = c.a, _terms(c)
-    silent_s = c.now - c.heard_at
+    heard_at = c.heard_at  # compared as `deadlines` adds it up: a difference would be rounded otherwise, and the deadline never come
     if c.now >= c.t0 + terms.end_s:
         c.notice_s = terms.notice_s
         c.note(Trigger.EXPIRE)
-    elif silent_s >= terms.lease_s:
+    elif c.now >= heard_at + terms.lease_s:
         cause = Cause.PEER_SILENT if a.has_started else Cause.NEVER_STARTED
         _revoke(c, cause, 0, f"nothing heard for {terms.lease_s} s")
     elif a.role is Role.LENDER and _is_unacked(c) and c.now >= c.acked_at + terms.lease_s:
         _revoke(c, Cause.UNACKED, 0, f"work was not acknowledged for {terms.lease_s} s")
-    elif silent_s >= 2 * terms.epoch_s and c.state is not S.SUSPECT:
+    elif c.now >= heard_at + 2 * terms.epoch_s and c.state is not S.SUSPECT:
         c.note(Trigger.MISS)
     elif a.role is Role.LENDER and c.now >= _states_at(c):
         _state(c)

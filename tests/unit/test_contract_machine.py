@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from p2p.base.clock import UnixTime
+from p2p.base.clock import Monotonic, UnixTime
 from p2p.base.errors import MalformedMessage, UsageError
 from p2p.base.keys import Identity
 from p2p.contracts import events as e
@@ -173,6 +173,19 @@ def test_a_revocation_is_in_force_at_once_though_nothing_arrives() -> None:
     world.run_until_over()
     assert world.borrower.machine is not None
     assert world.borrower.machine.a.causes == {Role.LENDER: Cause.OWNER_RECLAIM}
+
+
+@pytest.mark.parametrize(("silence_s", "state"), [(2 * TERMS.epoch_s, State.SUSPECT), (TERMS.lease_s, State.BROKEN)])
+def test_silence_is_over_at_its_deadline_however_the_sum_is_rounded(silence_s: int, state: State) -> None:
+    """A clock of t + 15 s may lie less than 15 s after t in floats; a deadline that nothing comes of would be asked for again for ever."""
+    machine = running().borrower.machine
+    assert machine is not None
+    times = (machine.now + i / 1000 for i in range(1, 5000))
+    machine.heard_at = Monotonic(next(t for t in times if (t + silence_s) - t < silence_s))
+    due = Monotonic(machine.heard_at + silence_s)
+    machine.handle(e.Tick(WALL), due)
+    assert machine.state is state
+    assert machine.next_deadline() != due
 
 
 def test_a_borrower_that_stops_acknowledging_costs_one_epoch() -> None:
