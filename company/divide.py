@@ -14,7 +14,8 @@ from __future__ import annotations
 import ast
 import builtins
 from collections import Counter
-from dataclasses import dataclass
+
+from p2p.base.record import record
 
 # not hash, set, frozenset: what they give may differ from process to process
 PURE_BUILTINS = frozenset((
@@ -45,7 +46,7 @@ PURE_METHODS = frozenset((
 DOUBTFUL = (ast.Yield, ast.YieldFrom, ast.Await, ast.With, ast.AsyncWith, ast.AsyncFor, ast.Import, ast.ImportFrom, ast.Try)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """What is said of one loop or comprehension."""
 
@@ -55,7 +56,7 @@ class Verdict:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Uses:
     """The names of the file that a safe loop depends on, directly or through functions that it calls."""
 

@@ -36,6 +36,7 @@ def stop_collecting() -> None:
 
 
 def collect_again() -> None:
-    """From now on, and never what is there already."""
+    """From now on, at Python's own pace, and never what is there already."""
     gc.freeze()
+    gc.set_threshold(700)
     gc.enable()

@@ -6,11 +6,11 @@ import hashlib
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from company.config import parse_address
 from company.errors import ConfigurationError
+from p2p.base.record import record
 from p2p.net.addresses import is_loopback as is_loopback_host
 from p2p.net.addresses import join_address
 
@@ -18,7 +18,7 @@ ANY_HOST = ("", "*", "0.0.0.0", "::")
 MAX_PEM_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Certificate:
     """A page's certificate, ready to serve. ``fingerprint``: hex SHA-256 of its DER, what clients pin."""
 

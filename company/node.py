@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from company.listening import ANY_HOST, check_exposure, is_loopback, load_certif
 from company.own_worker import NAME, Memory, begun_early, command_of, keep_own_worker
 from company.paths import Home
 from p2p.base.errors import ParallelError, UsageError
+from p2p.base.record import record
 
 if TYPE_CHECKING:
     from company.sandbox import Sandbox
@@ -224,7 +225,7 @@ async def _until_stopped(stop: trio.Event, scope: trio.CancelScope, say_goodbye:
     scope.cancel()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Page:
     """Where the web page is: for others (with a certificate), and from this machine."""
 

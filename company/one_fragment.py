@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,13 @@ from company.sandbox import BlobSpool, Child, ChildDied, ChildFailed, Profile, S
 from p2p.base.codec import decode_value_untrusted, encode_value
 from p2p.base.errors import ParallelError
 from p2p.base.frames import NO_SIZES, Frame, Sizes
+from p2p.base.record import record
 
 MAX_LOGS_BYTES = 4 << 20
 TOKEN = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FragmentOutcome:
     """What became of one fragment. ``raw``: codec bytes of its result, nil when it failed; ``logs``: (stream 1 or 2, bytes)."""
 

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -20,6 +19,7 @@ import trio
 
 from company.home_lock import holder_pid
 from company.paths import Home
+from p2p.base.record import record
 
 NAME = "local"
 RESTART_S = 2.0
@@ -29,7 +29,7 @@ POLL_S = 1.0  # where the system has no pidfd
 _log = logging.getLogger("company.node")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Memory:
     """Where a worker that has joined looks for its chief. ``write``: tell it that the chief listens elsewhere now."""
 

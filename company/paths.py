@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 ROOT_HOME = "/var/lib/company"  # for uid 0: a system service has no use for a user's data directory
 MAX_NAME_CHARS = 100
@@ -47,7 +47,7 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobDirs:
     """The directories of one job."""
 
@@ -83,7 +83,7 @@ class JobDirs:
         return self
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChiefHome:
     """The chief's subtree."""
 
@@ -158,7 +158,7 @@ class ChiefHome:
         return self
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerHome:
     """One worker's subtree."""
 
@@ -194,7 +194,7 @@ class WorkerHome:
         return self
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Home:
     """One $COMPANY_HOME. Nothing is created until a subtree's ``create`` is called."""
 

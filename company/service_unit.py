@@ -11,10 +11,11 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from company.errors import CompanyError
+from p2p.base.record import record
 
 SYSTEM_UNITS = Path("/etc/systemd/system")
 SYSTEMD_RUNS = Path("/run/systemd/system")  # exists exactly where systemd is the init (sd_booted(3))
@@ -22,7 +23,7 @@ NO_RESTART_CODES = "2 77 78"  # wrong command, token or configuration: trying ag
 Run = Callable[[Sequence[str]], tuple[int, str]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Unit:
     """One service. ``system``: for the machine, not for one user."""
 
@@ -75,7 +76,7 @@ class Unit:
         return (*linger, (*control, "daemon-reload"), (*control, "enable", "--now", f"{self.name}.service"))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Installed:
     """What has been done, in words, and the commands that are left to the user."""
 

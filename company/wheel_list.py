@@ -7,7 +7,6 @@ nothing that its own chief has not vouched for, by whatever way the bytes come.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -17,6 +16,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from p2p.base.envelope import NETWORK_ID_BYTES, open_untrusted, seal
 from p2p.base.errors import MalformedMessage, PeerError, Unavailable
 from p2p.base.keys import Identity
+from p2p.base.record import record
 
 ENVELOPE_TYPE = "wheels"
 NO_NETWORK = bytes(NETWORK_ID_BYTES)  # wheels mean the same in every network: their digests say all there is
@@ -25,7 +25,7 @@ MAX_WHEELS = 400
 MAX_TOTAL_BYTES = 8 << 30
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wheel:
     """One file of a list."""
 

@@ -19,7 +19,6 @@ import stat
 import tomllib
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +27,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.utils import canonicalize_name
 
 from p2p.base.errors import Unavailable
+from p2p.base.record import record
 
 OWN_FOLDERS = ("p2p", "company", "simulator")
 _DROPPED_INFO = frozenset(
@@ -37,7 +37,7 @@ _CACHES = frozenset(("__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class WheelFile:
     """One wheel on disk."""
 
@@ -49,7 +49,7 @@ class WheelFile:
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Entry:
     content: bytes
     is_executable: bool = False

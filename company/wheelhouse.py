@@ -13,7 +13,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from packaging.utils import canonicalize_name
 
 from company.wheel_repack import WheelFile, build_own_wheel, project_table, read_wheel_file, repack, source_files, source_tree_of
 from p2p.base.errors import Unavailable
+from p2p.base.record import record
 
 ROOT = "company-compute"
 FORMAT = 1
@@ -30,7 +30,7 @@ INSTALLER = "/install.py"
 Answer = tuple[int, str, bytes]  # HTTP status, media type, body
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Closure:
     """Distributions that requirements lead to, sorted by name, and the requirements that nothing here satisfies."""
 
@@ -38,7 +38,7 @@ class Closure:
     missing: tuple[str, ...]  # "name>=2 (needed by x; 1.0 is installed)"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Wheelhouse:
     """A folder of wheels with its index."""
 

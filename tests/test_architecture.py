@@ -19,7 +19,9 @@ MAX_TEST_LINES = 600
 STEPS = 9
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "misc", "common", "manager", "managers"}
 ASYNCIO_LIBRARIES = {"asyncio", "trio_asyncio", "aiohttp", "kademlia"}
-ASYNCIO_MODULES = {"p2p.net.asyncio_bridge", "p2p.net.http_server", "p2p.net.http_door", "p2p.net.http_client", "p2p.dht.adapter"}
+ASYNCIO_MODULES = {
+    "p2p.net.asyncio_bridge", "p2p.net.http_server", "p2p.net.http_door", "p2p.net.http_client", "p2p.net.lean_aiohttp", "p2p.dht.adapter",
+}  # fmt: skip
 # what a pure module may not reach, not even through another module of ours
 IO_LIBRARIES = (
     "socket", "ssl", "select", "trio", "asyncio", "trio_asyncio", "aiohttp", "sqlalchemy", "alembic", "sqlite3", "subprocess", "threading",

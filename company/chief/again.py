@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from company.chief.ranges import Piece, RangeSet
 from p2p.base.errors import InvariantBroken
+from p2p.base.record import record
 
 LOOK_AHEAD = 64  # entries looked at for one that may go to a given worker
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Batch:
     """Fragments that travel together. ``size_bytes`` and ``cost`` of a part are taken pro rata."""
 

@@ -15,7 +15,6 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from company.chief.store.writer import is_disk_full, storage_full
 from company.chief.tree import TreeFile, extract_tar_untrusted, manifest_of, parse_manifest
 from company.paths import ChiefHome
 from p2p.base.errors import MalformedMessage, UsageError
+from p2p.base.record import record
 
 RESTORED = "contracts-restored"  # the row of `meta`: this key signs no more contracts
 MANIFEST = "MANIFEST"
@@ -38,7 +38,7 @@ _MAX_RESTORE_BYTES = 1 << 50
 _COPY_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BackupReport:
     """What was written or read. ``digest``: SHA-256 of the list of files."""
 

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +23,7 @@ from company.sandbox.ladder import BUBBLEWRAP
 from company.sandbox.profile import Mount, Profile
 from company.sandbox.sandbox import Sandbox
 from p2p.base.errors import ParallelError
+from p2p.base.record import record
 
 FIRST_S = 0.5  # after the chief's start, which is not to wait for the first blank children
 REFILL_S = 2.0
@@ -32,7 +32,7 @@ Role = Literal["split", "merge"]
 _log = logging.getLogger("company.chief.blanks")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Blank:
     """A child that has no package yet. ``folder``: its data or its output, the taker's to remove."""
 

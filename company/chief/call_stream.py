@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +19,7 @@ from company.chief.facade import Conflict, Invalid
 from company.chief.window import Large
 from p2p.base.errors import MalformedMessage
 from p2p.base.frames import NO_SIZES, PREAMBLE, Frame, encode_frame, parse_frame_untrusted
+from p2p.base.record import record
 
 MAX_FRAME_BYTES = 256 << 20  # one call may be as large; usual frames are far smaller
 MAX_STREAM_BYTES = 1 << 40
@@ -29,7 +29,7 @@ _END = "end"
 _CALLS = "calls"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Piece:
     """One frame of calls read back. ``after``: where the next one begins in the file."""
 

@@ -23,13 +23,14 @@ from company.chief.store.outcomes import OutcomeRow
 from company.chief.store.store import Store
 from p2p.base.errors import PeerError, Unavailable
 from p2p.base.frames import Sizes
+from p2p.base.record import record
 
 RETRY_FULL_S = 2.0  # how often a full disk is tried again
 MAX_WAITING_BYTES = 80 << 20  # of one worker: a frame may have 64 MiB, an honest one sends 16 MiB ahead of what is acknowledged
 _log = logging.getLogger("company.chief.commit")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Piece:
     """One unbroken run of results, and where it goes."""
 

@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -23,13 +22,14 @@ from company.chief.spool import BUFFER_BYTES, Spool
 from company.chief.store.writer import is_disk_full, storage_full
 from company.chief.tree import MAX_FILES, TreeFile, extract_tar_untrusted, manifest_of, parse_manifest
 from p2p.base.errors import MalformedMessage
+from p2p.base.record import record
 
 MAX_BYTES = 1 << 40
 _NEW = ".new-"
 _OLD = ".old-"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class StoredDataset:
     """What `DatasetStore` took in. ``created``: it was not there before."""
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
+
+from p2p.base.record import record
 
 MIN_BATCHES = 5  # finished batches before the first estimate
 WINDOW = 128  # batches remembered: the newest tell most about what comes
@@ -20,7 +21,7 @@ DRAWS = 200
 LEAST_SPREAD = 0.05  # of the low end: equal durations still are no promise
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Eta:
     """Seconds from now until the job is done."""
 
@@ -29,7 +30,7 @@ class Eta:
     basis: str  # in words: "from 812 fragments"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Progress:
     """Fragments ended so far, of how many."""
 

@@ -7,7 +7,6 @@ Ids may be given as a unique prefix or as "last". Methods without ``async`` only
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ from company import views
 from company.chief.contracts.desk_port import ContractsPort
 from company.chief.network.port import NetworkPort
 from p2p.base.errors import ParallelError
+from p2p.base.record import record
 
 
 class NotFound(ParallelError):
@@ -41,7 +41,7 @@ class Invalid(ParallelError):
     """Read but wrong: 422. facts: errors = [{"path", "line", "detail"}]."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Principal:
     """Who asks."""
 
@@ -50,7 +50,7 @@ class Principal:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StoredFile:
     """A file to serve with Range: ``digest`` is the strong ETag."""
 
@@ -70,7 +70,7 @@ class Calls(Protocol):
     def outcomes(self, ref: str, *, after: tuple[int, int], failed: int, wait_s: float) -> AsyncIterator[bytes]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Streamed:
     """``size`` bytes, made while they are sent."""
 

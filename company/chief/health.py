@@ -16,6 +16,7 @@ from statistics import NormalDist
 from typing import Literal, Protocol
 
 from p2p.base.clock import Monotonic
+from p2p.base.record import record
 
 PHI_THRESHOLD = 8.0  # one wrong verdict in 10^8 heartbeats, were they normal; Akka's and Cassandra's default
 PHI_WINDOW = 100  # heartbeats remembered
@@ -75,7 +76,7 @@ class Alive:
     """Heartbeats come."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Silent:
     """No sign of life; leases stand until ``lost_at``, batches may be duplicated."""
 
@@ -84,14 +85,14 @@ class Silent:
     cause: Literal["no-heartbeat", "connection-lost"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lost:
     """Silent past the grace: its leases are fenced."""
 
     since: Monotonic  # when the silence began
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Quarantined:
     """Back after too many silences in a row; gets no work until a probe succeeds."""
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from company.chief.ranges import Piece, RangeSet
 from p2p.base.clock import Monotonic
 from p2p.base.errors import InvariantBroken, UsageError
+from p2p.base.record import record
 
 SlotKey = tuple[str, int]  # (worker id, slot number on that worker)
 
@@ -35,7 +36,7 @@ class SlotBusy(UsageError):
         super().__init__("slot-busy", f"slot {slot[1]} of worker {slot[0]} already holds {DEPTH} leases", worker=slot[0], slot=slot[1])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Lease:
     """One lock."""
 

@@ -12,7 +12,6 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,12 +45,13 @@ from company.package import (
 from company.paths import ChiefHome
 from p2p.base.errors import UsageError
 from p2p.base.keys import Identity
+from p2p.base.record import record
 
 MAX_DATASET_BYTES = 1 << 40
 Row = TypeVar("Row", PackageRow, DatasetRow)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LoadedPackage:
     """A stored package with its files in memory."""
 

@@ -11,13 +11,13 @@ import os
 import struct
 import zlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgpack
 
 from company.chief.append_file import AppendFile, Buffer
 from p2p.base.errors import MalformedMessage
+from p2p.base.record import record
 
 LOG_MAGIC = b"PARLOG1\0"
 MAX_LOG_BYTES = 256 << 20
@@ -27,7 +27,7 @@ _BEFORE = struct.Struct("<II")
 _AFTER = struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LogEntry:
     """One piece of output. ``at``: offset of its block's payload, the ``log_offset`` of the outcome row that tells worker and time."""
 

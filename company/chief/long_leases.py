@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from company.chief.leases import LeaseTable
 from p2p.base.clock import Monotonic
+from p2p.base.record import record
 
 LONG_S = 5.0  # from here on running it twice costs more than a row
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class LongLease:
     """What a row says: this worker has been running this range."""
 

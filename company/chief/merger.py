@@ -13,7 +13,6 @@ import os
 import shutil
 import zipfile
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,14 @@ from company.sandbox.sandbox import Sandbox
 from p2p.base.codec import decode_value_untrusted
 from p2p.base.errors import MalformedMessage, Unavailable
 from p2p.base.frames import NO_SIZES, Sizes
+from p2p.base.record import record
 
 MERGE_SILENCE_S = 3600.0  # without progress (surfaces.md)
 MAX_OUTPUT_FILES = 100_000
 VALUE_FILE = "value.codec"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MergePlan:
     """What a merge run needs. ``output``: an empty directory; ``result``: where the final file is put."""
 
@@ -46,7 +46,7 @@ class MergePlan:
     site: Path | None = None  # what the package requires
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MergeResult:
     """The final result: one file."""
 
@@ -56,7 +56,7 @@ class MergeResult:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MergeError:
     """Why merge did not end well."""
 

@@ -6,7 +6,7 @@ results costs a handful of numpy calls; only fragments that raised become Python
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,14 @@ from company.messages import Outcome
 from p2p.base.codec import decode_value_untrusted
 from p2p.base.errors import MalformedMessage
 from p2p.base.frames import Frame, Sizes
+from p2p.base.record import record
 
 MAX_LOG_BYTES = 4 << 20
 MAX_RAISED_READ = 256  # details of more than this many failed fragments of one frame are summed up, not kept one by one
 MAX_TEXT = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Raised:
     """What one fragment's process() raised."""
 
@@ -33,7 +34,7 @@ class Raised:
     preview: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cut:
     """A checked Outcome. ``ok``: maximal runs without error; ``starts``: int64, where result k begins in ``results``."""
 

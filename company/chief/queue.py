@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from p2p.base.clock import Monotonic
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 HALF_LIFE_S = 86_400.0
 LEAST_USAGE_SLOTS = 0.5  # users below half a slot on average are equals; HTCondor's floor
@@ -25,7 +25,7 @@ _LN2 = 0.6931471805599453
 _ORIGIN = Monotonic(0.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class QueuedJob:
     """A job that wants a slot."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -21,9 +20,10 @@ from company.wheel_list import Wheel, beyond_curated, seal_wheels
 from company.wheel_repack import WheelFile
 from p2p.base.errors import ParallelError, UsageError
 from p2p.base.keys import Identity
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Collected:
     """The wheels of one set of requirements, with the signed list of them."""
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from company import messages as m
 from company.chief.facade import Invalid
 from p2p.base.errors import MalformedMessage
+from p2p.base.record import record
 from p2p.net.addresses import is_loopback, join_address
 
 _KEY = re.compile(r"[0-9a-fA-F]{64}")
@@ -22,7 +23,7 @@ MAX_TEXT = 4096
 Held = tuple[tuple[int, str, int, int], ...]  # token, job, first, count
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JoinAsked:
     """A checked join. ``token``: of a new worker; ``worker``, ``bearer``: of a known one; ``address``: nil when it asks for work itself.
 

@@ -16,6 +16,7 @@ import trio
 from company import messages as m
 from p2p.base.errors import Unavailable
 from p2p.base.frames import NO_SIZES, Sizes, encode_frame
+from p2p.base.record import record
 from p2p.base.schema import Message
 from p2p.net.stream import Buffer
 
@@ -25,7 +26,7 @@ TAKE_BYTES = 24 << 20  # of one body; the worker reads at most 40 MiB
 MAX_STALE = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Said:
     """One frame. ``token``: of a Run; ``job``: of a Run, or of a JobIs that stands in front of one."""
 

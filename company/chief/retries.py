@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from company.chief.ranges import Piece
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 MAX_TRIES = 3
 MAX_INFRA_TRIES = 5  # losses of one single fragment before it counts as the killer of its workers
@@ -22,7 +23,7 @@ MAX_AVOIDED = 3  # workers remembered per fragment
 _MAX_FAILS = re.compile(r"(\d{1,18})(%?)")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MaxFails:
     """How many fragments may fail for good before their job fails: ``count``, or ``percent`` of all."""
 
@@ -44,7 +45,7 @@ class MaxFails:
         return total is not None and failed * 100 > self.percent * total
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Trouble:
     """What is known of one failing fragment."""
 
@@ -53,7 +54,7 @@ class Trouble:
     avoid: tuple[str, ...] = ()  # workers where it failed, the newest last
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """What to do with a fragment that failed. ``final``: give it up; else run it alone, rather not on a worker in ``trouble.avoid``."""
 

@@ -15,7 +15,6 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from company.chief.logs import LogEntry, LogStore
 from company.chief.result_blobs import BlobWriter, blob_name, spool_name
 from p2p.base.errors import InvariantBroken, MalformedMessage, Unavailable
 from p2p.base.frames import MAX_COUNT, PREAMBLE, Frame, Sizes, encode_frame, parse_frame_untrusted
+from p2p.base.record import record
 
 __all__ = [
     "BlobRef", "BlobWriter", "Location", "LogEntry", "LogStore", "RecordHeader", "Recovered", "SegmentStore", "header_of_untrusted",
@@ -42,7 +42,7 @@ _HEADER_FIELDS = 9
 BlobRef = tuple[int, int, bytes]  # offset in the record, size, BLAKE2b-256
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Location:
     """Where one record lies."""
 
@@ -51,7 +51,7 @@ class Location:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RecordHeader:
     """What a record says of itself; ``blobs`` as in `company.messages.Outcome`."""
 
@@ -70,7 +70,7 @@ class RecordHeader:
         return [self.job, self.first, self.count, self.attempt, self.token, self.input_digest, self.digest, blobs]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Recovered:
     """What `SegmentStore.recover` found. ``damaged``: segments with fewer bytes than were committed (the disk lost them)."""
 

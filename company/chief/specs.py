@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from p2p.base.record import record
 
 Range = tuple[int, int]  # first, count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobSpec:
     """All that is fixed about a job when it is submitted."""
 
@@ -34,7 +34,7 @@ class JobSpec:
     is_private: bool = False  # its dataset never leaves this company
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Guest:
     """Whose worker it is, and what its contract allows."""
 
@@ -46,7 +46,7 @@ class Guest:
     is_trusted: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class WorkerSpec:
     """What a worker's machine offers."""
 

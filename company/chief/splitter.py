@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ from company.sandbox.profile import Mount, Profile
 from company.sandbox.sandbox import Sandbox
 from p2p.base.errors import MalformedMessage
 from p2p.base.frames import Frame, Sizes
+from p2p.base.record import record
 
 SPLIT_SILENCE_S = 600.0  # between two yields (surfaces.md)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SplitPlan:
     """What a split run needs. ``data``: the dataset's file or directory on this machine."""
 
@@ -38,7 +38,7 @@ class SplitPlan:
     site: Path | None = None  # what the package requires
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SplitError:
     """Why split stopped before its end."""
 

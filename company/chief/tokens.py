@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from company.tokens import MIN_SECRET_BYTES, JoinToken, encode_token
 from company.views import Role
 from p2p.base.clock import UnixTime
 from p2p.base.errors import PeerError, UsageError
+from p2p.base.record import record
 
 MAX_TTL_S = 10 * 365 * 86_400
 MAX_USES = 10_000
@@ -39,7 +39,7 @@ class Record(Protocol):
     def revoked(self) -> float | None: ...  # when
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class NewToken:
     """A token just made: ``text`` is shown once, the rest is stored."""
 

@@ -15,11 +15,11 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from p2p.base.errors import MalformedMessage
+from p2p.base.record import record
 
 MAX_FILES = 1_000_000
 MAX_PATH_BYTES = 1024
@@ -29,7 +29,7 @@ _MAX_HEADER_READ = 1 << 20  # what tarfile may read in one go: a stranger's "lon
 _COPY_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TreeFile:
     """One file of a tree. ``path``: relative, with "/"."""
 

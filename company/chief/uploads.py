@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from company.chief.store import Store
 from company.chief.store import uploads as rows
 from company.chief.store.uploads import UploadRow
 from p2p.base.errors import ParallelError
+from p2p.base.record import record
 
 LIFETIME_S = 86_400.0  # after the last piece
 MAX_PER_PRINCIPAL = 16
@@ -40,7 +41,7 @@ class ChecksumMismatch(ParallelError):
     """The piece is not what its checksum says (tus: 460); nothing of it counts."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UploadState:
     """How far an upload has come. ``length``: None while the client has not said; ``expires``: Unix seconds."""
 

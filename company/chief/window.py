@@ -16,11 +16,12 @@ import numpy.typing as npt
 from company.chief.ranges import RangeSet
 from p2p.base.errors import InvariantBroken
 from p2p.base.frames import Sizes
+from p2p.base.record import record
 
 WINDOW_BYTES = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Large:
     """A fragment too large to inline, spooled to a file of its own."""
 

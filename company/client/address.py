@@ -11,20 +11,20 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from company.errors import ChiefUnreachable, ConfigurationError
 from company.home_lock import holder_pid
+from p2p.base.record import record
 
 DEFAULT_PORT = 8470
 START_LIMIT_S, START_POLL_S = 30.0, 0.05
 _HERE = ("127.0.0.1", "localhost", "::1")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChiefAddress:
     """One chief as this client reaches it. ``fingerprint``: hex SHA-256 of its certificate, when it is pinned."""
 

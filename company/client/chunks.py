@@ -11,6 +11,7 @@ from typing import Any
 
 from company.client import calls_entry as entry
 from company.client.functions import NotPortable, check_safe, dumps
+from p2p.base.record import record
 
 TARGET_NS = 50_000_000  # a chunk takes about this long: short enough to spread, long enough to be worth its way
 TARGET_BYTES = 1 << 20
@@ -43,7 +44,7 @@ class Pace:
         return max(1, int(min(by_time, by_bytes, self.largest * GROWTH, MAX_CALLS)))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Opened:
     """The results of one chunk. ``failed``: positions whose value is what is told of an exception."""
 

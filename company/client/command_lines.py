@@ -9,9 +9,10 @@ import posixpath
 import re
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 _MARK = re.compile(r"\{(#|\.|/|//|/\.|)\}")
 MAX_FAILED_COUNT = 100  # exit codes 1..100 count failures, 101 means more
@@ -19,7 +20,7 @@ LOG_HEAD = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCo
 ENDED_BY_US = -1  # in the place of an exit code: a time limit, a memory limit, a worker that died
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CommandResult:
     """What became of one command. ``exit_code``: `ENDED_BY_US` where a limit ended it, with why in ``trouble``."""
 

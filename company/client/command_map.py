@@ -11,11 +11,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from company.client.command_lines import ENDED_BY_US, CommandResult, command_of
 from p2p.base.errors import ParallelError
+from p2p.base.record import record
 
 if TYPE_CHECKING:
     from company.client.executor import Executor
@@ -25,7 +25,7 @@ AHEAD_PER_SLOT = 64  # lines read and not given on: short commands travel in gro
 SPARE_S = 30.0  # beyond the time that a command may take: for the call around it
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Line:
     """One line on its way. ``files``: what goes along, by path; ``wanted``: files that come back."""
 

@@ -15,13 +15,13 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from urllib.parse import unquote
 
 from company.client.transport import Transport
 from company.errors import ChiefUnreachable, CompanyError, IntegrityError, LimitError
+from p2p.base.record import record
 
 BLOCK_BYTES = 1 << 20
 TRIES = 6
@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Downloaded:
     """A complete, verified file. ``media_type`` as the chief says."""
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from company.package.functions import SourceError, imported_modules, parse_source_untrusted
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 MAX_SOURCE_BYTES = 8 << 20  # of all local modules together
 MAX_SCANNED_BYTES = 4 << 20
@@ -50,7 +51,7 @@ class Needs:
         self.requirements |= other.requirements
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Portable:
     """A function ready to travel. ``source``: a pickle, or "module:name" where no pickle may be used."""
 

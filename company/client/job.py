@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from company.client.transport import path_of
 from company.errors import FragmentsFailed, IntegrityError, JobCancelled, JobFailed, WaitTimedOut
+from p2p.base.record import record
 
 if TYPE_CHECKING:
     from company.client.client import Client
@@ -29,7 +29,7 @@ FOLLOW_TIMEOUT_S = 3600.0
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FragmentResult:
     """What one fragment has given."""
 

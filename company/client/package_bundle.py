@@ -5,15 +5,15 @@ Checked here first, with the same code that the chief uses, so that a fault is f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from company.package import PackageInfo, archive_of, check_package, claim_of, read_package, sign_package
+from p2p.base.record import record
 
 _ENDINGS = (".zip", ".tar", ".tgz", ".tar.gz")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bundle:
     """A checked package ready to travel. ``name``: what it is called where package.toml gives no name."""
 

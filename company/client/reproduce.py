@@ -10,7 +10,6 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from company.client.transport import path_of
 from company.errors import ConflictError
 from p2p.base.codec import decode_value_untrusted
+from p2p.base.record import record
 
 if TYPE_CHECKING:
     from company.client.client import Client
     from company.client.job import Job
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Case:
     """All that one call of ``process`` needs."""
 

@@ -10,12 +10,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from company.errors import CompanyError, ConflictError
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 BLOCK_BYTES = 1 << 20
 _TAR_BLOCK = 512
@@ -23,7 +23,7 @@ _TAR_RECORD = 10240  # a tar ends with two empty blocks, filled up to a record
 Progress = Callable[[str, int, int], None]  # phase, bytes done, bytes in total
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Entry:
     """One file or directory of a tree; ``size`` is nil for a directory."""
 
@@ -46,7 +46,7 @@ class _Entry:
         return -(self.size or 0) % _TAR_BLOCK
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """What will be uploaded. ``size``: bytes of the stream. ``entries`` is empty for a single file."""
 

@@ -14,12 +14,12 @@ import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from company.client.address import ChiefAddress
 from company.errors import ChiefUnreachable, ConfigurationError, IntegrityError, error_of_problem
+from p2p.base.record import record
 
 MAX_ANSWER_BYTES = 256 << 20  # what a call may put into memory; files are streamed
 MAX_LINE_BYTES = 64 << 20
@@ -28,7 +28,7 @@ Body = bytes | Iterable[bytes | memoryview] | None
 _LOST = (ConnectionError, http.client.RemoteDisconnected, http.client.CannotSendRequest, http.client.BadStatusLine)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """A complete answer of a chief: status below 400."""
 

@@ -6,7 +6,6 @@ modules. A message is a msgpack array; large fragments and results travel inside
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from company.worker.batch import Batch, JobSpec
 from company.worker.results import Part
 from p2p.base.errors import MalformedMessage
 from p2p.base.frames import Sizes
+from p2p.base.record import record
 from p2p.base.schema import Message, parse_any_untrusted, registry
 
 MAX_MESSAGE_BYTES = 1 << 32
 KINDS = registry(m.Outcome, m.Failed, m.Artifact)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Told:
     """One part of a batch's outcome as it came from a node. ``blobs``: (index, digest, bytes) of results that are not inlined."""
 

@@ -35,6 +35,7 @@ from company.worker.results import Part
 from company.worker.slots import SlotRunner
 from p2p.base.errors import ParallelError
 from p2p.base.frames import Frame, Sizes
+from p2p.base.record import record
 from p2p.base.schema import Message
 
 JOB = "local"
@@ -47,7 +48,7 @@ OUTPUT_MAX_BYTES = 1 << 40
 Progress = Callable[[int, int | None, int], Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Plan:
     """One local run. ``params``: codec bytes; ``data``: as a child can read it; ``folder``: temporary, staged."""
 

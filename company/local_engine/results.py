@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,13 +13,14 @@ from company.chief.logs import STDERR, parse_log_untrusted
 from company.messages import Artifact
 from p2p.base.errors import MalformedMessage
 from p2p.base.frames import Sizes
+from p2p.base.record import record
 
 MAX_LOG_BYTES = 64 << 20
 MAX_PIECE_BYTES = 8 << 20
 MAX_PIECE_COUNT = 100_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Piece:
     """Results ``first .. first+count`` at ``offset``: their sizes, then their bytes. ``path``: a single large one instead."""
 

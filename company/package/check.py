@@ -10,7 +10,6 @@ import ast
 import difflib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -21,13 +20,14 @@ from company.package.functions import Function, SourceError, find_functions, imp
 from company.package.manifest import Manifest, ManifestError, parse_manifest_untrusted
 from company.package.paths import largest_text, size_text
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 MAX_PARSED_BYTES = 16 << 20  # of Python source; the rest is not looked at
 OFFERED = frozenset(("numpy", "msgpack", "company"))  # importable in every sandbox
 _ROLES = {"split": ("data",), "count": ("data",), "merge": ("results", "output"), "same": ("a", "b"), "process": ("fragment",)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class PackageInfo:
     """A package that passed the check."""
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from company.package.archive import MAX_BYTES, MAX_FILES, read_archive_untrusted
 from company.package.errors import PackageInvalid, too_large, too_many_files
 from company.package.paths import UnsafePath, is_ignored, path_key, safe_path, show
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PackageFiles:
     """The files of a package, path to content, and what a person should know about how they were read."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from p2p.base.record import record
 
 MAX_SOURCE_BYTES = 1 << 20
 
@@ -19,7 +20,7 @@ class SourceError(ValueError):
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Function:
     """A function of a package. The first ``positional`` parameters are filled by position, the rest by name from the job's parameters."""
 

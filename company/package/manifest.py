@@ -6,7 +6,6 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -14,6 +13,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from company.config import parse_duration_s, parse_size_bytes
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 DEFAULT_MEMORY_BYTES = 512 << 20
 DEFAULT_TIME_LIMIT_S = 600.0
@@ -26,7 +26,7 @@ MAX_PROCESSES = 256
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,99}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Manifest:
     """The fields of package.toml with their defaults."""
 

@@ -7,7 +7,6 @@ what came unsigned, by curl or browser, the chief signs "for user X". A worker's
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -17,13 +16,14 @@ from company.package.digests import DIGEST_BYTES
 from p2p.base.envelope import open_untrusted, seal
 from p2p.base.errors import MalformedMessage, PeerError
 from p2p.base.keys import Identity
+from p2p.base.record import record
 
 ENVELOPE_TYPE = "package"
 NO_NETWORK = bytes(16)  # a package means the same in every network: its digest says all there is
 MAX_NAME_CHARS = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class PackageClaim:
     """What a signature over a package says."""
 

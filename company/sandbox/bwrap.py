@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from company.sandbox.host import ETC_FILES, SYSTEM_DIRS
 from company.sandbox.profile import Profile
+from p2p.base.record import record
 
 PACKAGE_BYTES = 64 << 20
 INSIDE_UID = 1000
@@ -20,7 +20,7 @@ PYTHON_FLAGS = ("-s", "-S", "-B", "-P", "-X", "utf8")  # not -I: it would ignore
 BOOT = "import sys; sys.path.insert(0, {site!r}); from company.sandbox.inside.main import main; main(sys.argv[1])"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Layout:
     """Where things lie for a child, as host paths it can reach."""
 

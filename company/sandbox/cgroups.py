@@ -14,10 +14,10 @@ import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from company.sandbox.profile import MIB, Profile
+from p2p.base.record import record
 
 WANTED = ("memory", "pids", "cpu")
 SLACK_BYTES = 96 * MIB  # interpreter, libraries touched, package folder, pipes, page tables
@@ -32,7 +32,7 @@ _number = itertools.count()  # of this process: several sandboxes may be open
 _JOIN = 'n=$1; shift; while [ "$n" -gt 0 ]; do echo 0 >"$1" || exit 125; shift; n=$((n-1)); done; exec "$@"'
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Group:
     """The group of one child: a folder per hierarchy (one on version 2)."""
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from company.sandbox.verdict import Killed, Verdict, judge
 from p2p.base.codec import encode_value
 from p2p.base.errors import MalformedMessage
 from p2p.base.frames import NO_SIZES, Frame, FrameParser, Sizes, encode_frame
+from p2p.base.record import record
 
 READ_BYTES = 1 << 20
 PARSE_BYTES, FLOOD_BYTES = 64 << 10, 4 << 10  # parsed without a pause; the less when a child sends nothing but tiny frames
@@ -66,7 +67,7 @@ class ChildFailed(Exception):
         self.traceback = traceback
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ready:
     """What READY said."""
 

@@ -9,15 +9,16 @@ import stat
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass
 from pathlib import Path
+
+from p2p.base.record import record
 
 SYSTEM_DIRS = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin")
 ETC_FILES = ("/etc/ld.so.cache", "/etc/alternatives")
 OLDEST_BWRAP = (0, 8)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Interpreter:
     """A Python that a child can run. ``prefix``: what must be bound for it, None when it lies in /usr."""
 
@@ -63,7 +64,7 @@ def can_others_reach(path: Path) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Bwrap:
     """A bubblewrap. ``site``: the site-packages it lies in (it finds libcap relative to itself), None for the system's."""
 

@@ -6,18 +6,18 @@ bubblewrap → Landlock, system call filter and rlimits (own company's work only
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from company.sandbox import rung_bare, rung_bubblewrap
 from company.sandbox.cgroups import Groups
 from company.sandbox.rung import Rung
 from p2p.base.errors import Reason, UsageError
+from p2p.base.record import record
 
 BUBBLEWRAP, LANDLOCK, NONE = rung_bubblewrap.NAME, rung_bare.LANDLOCK, rung_bare.NONE
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Candidate:
     """A rung not yet tried. ``climb`` raises `OSError` or `UsageError` where this machine cannot."""
 

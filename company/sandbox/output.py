@@ -11,8 +11,9 @@ import os
 import re
 import shutil
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+
+from p2p.base.record import record
 
 MAX_ENTRIES = 200_000
 MAX_DEPTH = 64
@@ -20,7 +21,7 @@ MAX_PATH_BYTES = 1024  # below the folder; a whole path may have 4096
 ENTRY_BYTES = 1024  # what an empty file costs: its inode and its name
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Usage:
     """What a folder takes. ``trouble``: why it could not be measured to its end, "" when it could."""
 

@@ -10,16 +10,16 @@ import fcntl
 import os
 import struct
 import time
-from dataclasses import dataclass
 
 from company.sandbox import wire
 from company.sandbox.page_slots import PAGE_LOG_END, PAGE_LOG_INDEX, PAGE_SLOTS, PAGE_STAGE
+from p2p.base.record import record
 
 _SLOTS = struct.Struct(f"={PAGE_SLOTS}Q")
 _F_ADD_SEALS, _SEALS = 1033, 0x1 | 0x2 | 0x4  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Page:
     """Where a child stands."""
 

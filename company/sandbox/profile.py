@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from p2p.base.record import record
 
 MIB = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mount:
     """A file or folder of the host, seen inside under an absolute path."""
 
@@ -17,7 +18,7 @@ class Mount:
     writable: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Profile:
     """The bounds of a child. role: split, process, merge or same (what it will be loaded as; for messages only)."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from company.sandbox.profile import Mount, Profile
 from company.sandbox.site import BOUND
 from company.sandbox.spawn import Ends
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rung:
     """A way of starting children, and how to let go of it."""
 

@@ -7,7 +7,6 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from company.sandbox.profile import Profile
 from company.sandbox.rung import Rung, all_mounts, check_readable, open_stage, reachable_interpreter, reachable_numpy, settings_hex
 from company.sandbox.spawn import Ends, spawn
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 LANDLOCK, NONE = "landlock", "none"
 SCRATCH_BYTES = 4 << 30
@@ -64,7 +64,7 @@ def climb(name: str, home: Path, site: Path, stage_dirs: Sequence[Path], groups:
     return Rung(name, starter, close)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Starter:
     confined: bool
     stage: staging.Stage

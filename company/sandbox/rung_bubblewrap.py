@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from company.sandbox import bwrap, host, seccomp, staging
@@ -14,6 +13,7 @@ from company.sandbox.profile import Profile
 from company.sandbox.rung import Rung, all_mounts, check_readable, open_stage, reachable_interpreter, reachable_numpy, settings_hex
 from company.sandbox.spawn import Ends, spawn
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 NAME = "bubblewrap"
 
@@ -49,7 +49,7 @@ def _layout(found: host.Bwrap, interpreter: host.Interpreter, site: Path, stage:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Starter:
     layout: bwrap.Layout
     stage: staging.Stage

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import errno
 import struct
-from dataclasses import dataclass
+
+from p2p.base.record import record
 
 _LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW = 0x7FFF0000
@@ -29,7 +30,7 @@ _FIRST_NEW = 424  # from here on both architectures share the numbers
 _NEW_ALLOWED = (436, 437, 439, 441, 449)  # close_range openat2 faccessat2 epoll_pwait2 futex_waitv
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Machine:
     audit_arch: int
     clone: int

@@ -9,7 +9,6 @@ import os
 import pwd
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import trio
@@ -19,6 +18,7 @@ from company.sandbox.child import Child, ChildDied, ChildFailed
 from company.sandbox.profile import MIB, Profile
 from p2p.base.codec import decode_value_untrusted, encode_value
 from p2p.base.errors import MalformedMessage
+from p2p.base.record import record
 
 TIMEOUT_S = 15.0
 _PROBE = b"""
@@ -92,7 +92,7 @@ _ENVIRONMENT = (
 _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SelfTest:
     """checks: (name, whether it is as it should be, what was seen)."""
 

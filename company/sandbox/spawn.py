@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from company.sandbox import wire
@@ -21,12 +20,13 @@ from company.sandbox.child import Child
 from company.sandbox.page import create_data, create_memory
 from company.sandbox.profile import Profile
 from p2p.base.errors import InvariantBroken
+from p2p.base.record import record
 
 PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ends:
     """Descriptor numbers as the child gets them."""
 

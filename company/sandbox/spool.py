@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from company.sandbox import wire
 from p2p.base.errors import MalformedMessage
 from p2p.base.frames import Frame
+from p2p.base.record import record
 
 MAX_BLOB_BYTES = (1 << 32) - 1
 MAX_BLOBS = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SpooledBlob:
     """A large item in a file, which belongs to who took it."""
 

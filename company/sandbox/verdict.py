@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 
 from company.sandbox.page import Page
 from company.sandbox.page_slots import STAGE_NONE
+from p2p.base.record import record
 
 CAUSES = (
     "crashed", "exited", "time-limit", "memory-limit", "disk-limit", "output-flood", "garbage-on-pipe", "cancelled", "sandbox-failed",
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Killed:
     """Why we killed it, if we did."""
 
@@ -21,7 +21,7 @@ class Killed:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """Why a child is no more. ``index``: the fragment it was at; ``signal`` and ``exit_code`` are 0 when they say nothing."""
 

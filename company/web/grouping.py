@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from company import views
+from p2p.base.record import record
 
 MAX_NUMBERS = 20
 _CHANGING = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Group:
     """Failures that look alike; ``first`` stands for all."""
 

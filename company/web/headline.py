@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from company import views
 from company.config import format_duration
+from p2p.base.record import record
 
 ACTIVE: Final = ("queued", "splitting", "running", "merging")
 PHASES: Final = (("queued", "Wait"), ("splitting", "Split"), ("running", "Run"), ("merging", "Merge"), ("done", "Result"))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Phase:
     """One step of a job's way; ``mark`` is done, now, stopped or later."""
 
@@ -21,7 +21,7 @@ class Phase:
     mark: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Headline:
     """What the line says, besides the state."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
+
+from p2p.base.record import record
 
 STATES: Final = ("done", "failed", "leased", "waiting")
 MAX_ROWS: Final = 40  # of the table twin; what is left out is said
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Run:
     """Neighbouring fragments in one state. ``first`` and ``last``: fragment numbers; ``x``, ``width``: cells."""
 
@@ -21,7 +22,7 @@ class Run:
     width: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Strip:
     """What the job page draws."""
 

@@ -5,12 +5,12 @@ The shapes are drawn, not written: fonts without the wanted characters show boxe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from markupsafe import Markup
 
 from company import views
+from p2p.base.record import record
 
 # paths in a field of 16 x 16, drawn with a round stroke of 2
 _SHAPES: Final = {
@@ -65,7 +65,7 @@ def shape(name: str) -> Markup:
     ).format(path, fill)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Segment:
     """One part of the bar, in thousandths of its length."""
 

@@ -6,11 +6,11 @@ The table above the picture says the same in words; the picture only makes the d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import cos, log10, pi, sin
 from typing import Final
 
 from company import contract_views as cv
+from p2p.base.record import record
 
 WIDTH: Final = 640
 RINGS: Final = (0.0, 110.0, 190.0, 260.0)  # distance 1, 2, 3 from the middle
@@ -18,7 +18,7 @@ MAX_NODES: Final = 60
 LABEL_CHARS: Final = 14
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Node:
     """One company."""
 
@@ -30,7 +30,7 @@ class Node:
     kind: str  # us | known | forked
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Edge:
     """Work: solid where it was computed for us or vouches, dashed where we computed."""
 
@@ -42,7 +42,7 @@ class Edge:
     kind: str  # for-us | for-them | vouches
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Graph:
     """What is drawn, and how many companies are left out."""
 

@@ -15,6 +15,7 @@ import xxhash
 from company.worker.frames import Expected
 from company.worker.results import Part
 from p2p.base.frames import NO_SIZES, Sizes
+from p2p.base.record import record
 from p2p.base.schema import Message
 
 
@@ -57,7 +58,7 @@ class Batch:
         self.blob_paths = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobSpec:
     """What a child needs to serve a job. ``params``: codec bytes; ``files``: the processor's files by path."""
 

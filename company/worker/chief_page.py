@@ -7,19 +7,19 @@ TLS with a certificate of its own is named with that certificate's fingerprint, 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from company.errors import ConfigurationError
 from company.tokens import JoinToken
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 from p2p.net.addresses import is_loopback, join_address, split_address
 
 CHIEF_HTTP_PORT = 8470
 _FINGERPRINT = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChiefPage:
     """``key``, ``sha256``: what is compared; neither for plain HTTP on this machine, and where authorities vouch."""
 

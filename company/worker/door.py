@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from company.config import parse_address
@@ -16,11 +15,12 @@ from company.errors import ConfigurationError
 from company.listening import ANY_HOST
 from p2p.base.errors import UsageError
 from p2p.base.keys import Identity
+from p2p.base.record import record
 from p2p.net.addresses import is_loopback, join_address, split_address
 from p2p.net.tls import server_context
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Door:
     """``public``: host and port that others are told, where that is not the address listened on."""
 

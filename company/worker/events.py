@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from p2p.base.record import record
 from p2p.base.schema import Message
 
 
 # ---- events ---------------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
+@record
 class RunCame:
     token: int
     slot: int
@@ -17,38 +18,38 @@ class RunCame:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobCame:
     job: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobReady:
     """Processor cached and verified, requirements there."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobRefused:
     job: str
     code: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobEnded:
     job: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BatchBegan:
     """The child has reached this batch: it can no longer be given back."""
 
     token: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PartMade:
     """A piece of an outcome is in the results store; ``last`` ends the run."""
 
@@ -57,12 +58,12 @@ class PartMade:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Acked:
     parts: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LeaseGone:
     """Stale or Cancel: the chief wants nothing more of this token."""
 
@@ -70,26 +71,26 @@ class LeaseGone:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RecallCame:
     token: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GiveBack:
     """The slot cannot run this batch for reasons that are not the batch's."""
 
     token: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SlotChanged:
     slot: int
     state: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinkUp:
     """The chief took us back. ``keep``: tokens that still count; nil after a first join."""
 
@@ -101,7 +102,7 @@ class LinkDown:
     """The chief cannot be reached; until the next LinkUp nothing can be delivered."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DrainCame:
     pause: bool
 
@@ -111,7 +112,7 @@ class UndrainCame:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StopAsked:
     """The owner of this machine wants the worker to end; what runs may take ``grace_s`` more."""
 
@@ -130,14 +131,14 @@ Event = (
 
 
 # ---- effects --------------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
+@record
 class PrepareJob:
     """Get the processor, verify it, look for requirements; answer with JobReady or JobRefused."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Dispatch:
     """Give this batch to its slot, behind what the slot has."""
 
@@ -145,7 +146,7 @@ class Dispatch:
     token: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Withdraw:
     """The slot must not run this batch, and kill its child if it does."""
 
@@ -154,34 +155,34 @@ class Withdraw:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ForgetPart:
     token: int
     first: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ForgetLease:
     """Drop the payload and every held part of this token."""
 
     token: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CloseJob:
     """End the warm children of this job and drop its parameters."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tell:
     """A control message to the chief."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Leave:
     """Nothing is held any more: say Bye and end."""
 

@@ -6,7 +6,6 @@ and without a step per fragment. The results themselves are never opened here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -14,6 +13,7 @@ import numpy as np
 
 from p2p.base.errors import MalformedMessage
 from p2p.base.frames import Frame
+from p2p.base.record import record
 
 MAX_LOG_BYTES = 4 << 20
 MAX_BLOB_BYTES = 2**32 - 1
@@ -21,7 +21,7 @@ MAX_TEXT_BYTES = 1024
 PREVIEW_BYTES = 512
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChildOutcome:
     """A checked OUTCOME header. ``blobs``: (offset in this part, size)."""
 
@@ -36,7 +36,7 @@ class ChildOutcome:
     blobs: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Expected:
     """What the lease allows next: ``at`` is the first fragment not yet answered."""
 

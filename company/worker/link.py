@@ -10,7 +10,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Never, Protocol
@@ -27,6 +26,7 @@ from company.worker.retry import Heartbeat, wait_before_attempt_s
 from p2p.base.clock import Monotonic
 from p2p.base.errors import ParallelError, PeerError, Unavailable
 from p2p.base.frames import NO_SIZES, Frame, Sizes
+from p2p.base.record import record
 from p2p.base.schema import Message
 from p2p.net.channel import Channel, RefusedByPeer
 
@@ -68,7 +68,7 @@ class LinkPort(Protocol):
         """The chief has read the Failed of this token."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Control:
     message: Message
     sizes: Sizes

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
 from company.paths import Home
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 STATE_FILE = "state.json"
 MAX_STATE_BYTES = 64 << 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class WorkerOptions:
     """Settings of one worker; everything that the command line or `company.node` decides."""
 
@@ -40,7 +41,7 @@ class WorkerOptions:
     handle_signals: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Membership:
     """Which chief this worker belongs to; kept in ``state.json``, so no second token is needed."""
 

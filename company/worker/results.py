@@ -19,6 +19,7 @@ import trio
 from company.messages import Failed, Outcome
 from p2p.base.errors import InvariantBroken
 from p2p.base.frames import NO_SIZES, Sizes
+from p2p.base.record import record
 from p2p.base.schema import Message
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ PART_OVERHEAD_BYTES = 512  # so that many empty parts count too
 WINDOW_BYTES = 16 << 20  # sent and not yet on the chief's disk; the chief holds as much in memory for each worker while its disk is slow
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HeldBlob:
     """One result too large to inline, spooled at ``path``."""
 

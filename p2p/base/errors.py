@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from p2p.base.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Action:
     """One thing a user can do about a `Reason`: words, and the command or page that does it."""
 
@@ -16,7 +18,7 @@ class Action:
     href: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reason:
     """Why something waits, was refused or failed: the same object in CLI, REST, web page and Python."""
 

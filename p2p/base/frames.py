@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from p2p.base.errors import MalformedMessage
+from p2p.base.record import record
 
 PREAMBLE = struct.Struct("<IIQ")
 MAX_HEADER_BYTES = 64 << 10
@@ -26,7 +26,7 @@ Sizes = npt.NDArray[np.uint32]
 NO_SIZES: Sizes = np.empty(0, dtype="<u4")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Frame:
     """A parsed frame. ``sizes``: uint32, shape (n,); ``body``: the n byte strings, one after the other."""
 

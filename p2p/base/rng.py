@@ -7,11 +7,12 @@ part draws. Not for keys, nonces or secrets: those come from the operating syste
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from random import Random
 
+from p2p.base.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Seed:
     """A place in the tree of generators."""
 

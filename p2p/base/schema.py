@@ -10,13 +10,13 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
 from p2p.base.errors import MalformedMessage
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Range:
     """Bounds of an int, both included; the unit is for the documentation."""
 
@@ -25,7 +25,7 @@ class Range:
     unit: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Length:
     """Bounds of the length of a text (in UTF-8 bytes), a byte string (bytes) or an array (items), both included."""
 

@@ -13,6 +13,7 @@ import msgpack
 
 from p2p.base.clock import UnixTime
 from p2p.base.errors import InvariantBroken
+from p2p.base.record import record
 from p2p.contracts import messages as m
 from p2p.contracts.signing import Signed, contract_id, trusted
 from p2p.contracts.table import FINAL, LIVE, State, Trigger, can, next_state
@@ -30,7 +31,7 @@ class Kind(IntEnum):
     NOTE = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Record:
     """One line of the journal."""
 

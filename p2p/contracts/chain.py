@@ -8,10 +8,10 @@ Source: TrustChain half-blocks (Otte, de Vos, Pouwelse 2020), without their tran
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from p2p.base.clock import UnixTime
 from p2p.base.errors import InvariantBroken, MalformedMessage
+from p2p.base.record import record
 from p2p.contracts import messages as m
 from p2p.contracts.agreement import Agreement
 from p2p.contracts.events import WantHalf
@@ -48,7 +48,7 @@ class Chain:
         return self._signer.sign(m.Head(1, self._signer.public, len(self.halves), last, wall))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChainFault:
     """What does not hold in a chain that somebody served."""
 

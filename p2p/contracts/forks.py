@@ -7,11 +7,10 @@ before it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgpack
 
 from p2p.base.errors import MalformedMessage
+from p2p.base.record import record
 from p2p.contracts import messages as m
 from p2p.contracts.signing import Signed, open_signed_untrusted
 from p2p.contracts.terms import array_untrusted
@@ -19,7 +18,7 @@ from p2p.contracts.terms import array_untrusted
 MAX_PROOF_BYTES = 40 << 10
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fork:
     """A verified proof."""
 

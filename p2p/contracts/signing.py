@@ -6,7 +6,6 @@ What was signed is kept as it came; a message is read only after its signature h
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgpack
 
@@ -14,6 +13,7 @@ from p2p.base.envelope import open_untrusted, seal
 from p2p.base.errors import MalformedMessage
 from p2p.base.ids import digest
 from p2p.base.keys import Identity, is_signed_by
+from p2p.base.record import record
 from p2p.base.schema import Message
 from p2p.contracts.messages import MESSAGES, TYPES
 from p2p.contracts.terms import array_untrusted
@@ -22,7 +22,7 @@ MAX_WIRE_BYTES = 16 << 10
 GOT = 0  # first element of the unsigned word "I have this on disk", which only stops the other from sending it again
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Signed:
     """A message with the bytes that were signed."""
 

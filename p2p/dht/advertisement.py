@@ -18,6 +18,7 @@ from p2p.base.clock import UnixTime
 from p2p.base.errors import MalformedMessage, UsageError
 from p2p.base.ids import NODE_ID_BYTES, CompanyId
 from p2p.base.keys import PUBLIC_BYTES, Signer, company_id_text
+from p2p.base.record import record
 from p2p.dht.records import Record, sign_record
 
 KIND = "spare"
@@ -30,7 +31,7 @@ _CAPABILITY = re.compile(r"spare/v1/([a-z0-9_]{1,16})/py([0-9]{1,2}\.[0-9]{1,3})
 _BIG = 2**48
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Capability:
     """What a borrower looks for: machine architecture, Python, rung of isolation."""
 
@@ -50,7 +51,7 @@ def parse_capability(text: str) -> Capability:
     return Capability(found[1], found[2], found[3])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Relay:
     """A public chief that passes channels on to one that cannot be dialled."""
 
@@ -59,7 +60,7 @@ class Relay:
     port: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Advertisement:
     """Spare workers of one company. Who offers them is the record's owner, until when its expiry."""
 

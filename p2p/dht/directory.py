@@ -7,16 +7,17 @@ one suite.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
+from p2p.base.record import record
 from p2p.dht.advertisement import Advertisement, Listing
 from p2p.dht.records import Record
 
 Address = tuple[str, int]  # (IP literal, port)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Peer:
     """One node in the table: it has answered a request of ours."""
 
@@ -27,7 +28,7 @@ class Peer:
     failures: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Bucket:
     """Nodes that share so many leading bits with us."""
 
@@ -36,7 +37,7 @@ class Bucket:
     replacements: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Traffic:
     """What happened to the requests of one method since the start."""
 
@@ -48,7 +49,7 @@ class Traffic:
     served_per_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class DirectoryStatus:
     """Everything that `company network status` and the web page say about the DHT."""
 
@@ -65,7 +66,7 @@ class DirectoryStatus:
     equivocations: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Published:
     """Where an advertisement went: as many nodes took it as ``stored`` says, over all its keys."""
 

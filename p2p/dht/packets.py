@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -30,6 +29,7 @@ from p2p.base.envelope import signed_bytes
 from p2p.base.errors import MalformedMessage
 from p2p.base.ids import NODE_ID_BYTES, NodeId
 from p2p.base.keys import PUBLIC_BYTES, SIGNATURE_BYTES, Signer, is_signed_by, node_id
+from p2p.base.record import record
 from p2p.dht.addressing import V4_BYTES, V6_BYTES
 from p2p.dht.records import MAX_RECORD_BYTES, Verify
 
@@ -52,7 +52,7 @@ _RESULTS = {PING: 1, FIND_NODE: 2, FIND_VALUE: 4, STORE: 1}
 MAX_WORK_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """A request whose signature held."""
 
@@ -67,7 +67,7 @@ class Request:
     arguments: list[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reply:
     """An answer whose signature held; ``result`` has the types of its method."""
 

@@ -7,9 +7,9 @@ Source: k, alpha and resiliency as in Kademlia (Maymounkov, Mazieres 2002) and g
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from p2p.base.envelope import NETWORK_ID_BYTES
+from p2p.base.record import record
 
 
 def make_network_id(name: str, work_bits: int = 0) -> bytes:
@@ -22,7 +22,7 @@ def make_network_id(name: str, work_bits: int = 0) -> bytes:
 PUBLIC_NETWORK = make_network_id("parallel public 1")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Parameters:
     """Defaults are meant for the public network; tests and private networks change some."""
 

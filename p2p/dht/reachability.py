@@ -13,6 +13,7 @@ from typing import Literal, assert_never
 
 from p2p.base.clock import Monotonic
 from p2p.base.errors import InvariantBroken
+from p2p.base.record import record
 from p2p.dht.tracker import group_of_host
 
 Port = Literal["udp", "rpc", "http"]
@@ -27,7 +28,7 @@ OFFLINE_AFTER_S = 30.0  # without one peer that answers
 MAX_PEERS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Helper:
     """A peer that can be asked: its key and where its RPC port is."""
 
@@ -36,14 +37,14 @@ class Helper:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PeersKnown:
     """These peers exist; replaces what was known."""
 
     helpers: tuple[Helper, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Told:
     """What one peer saw."""
 
@@ -52,7 +53,7 @@ class Told:
     seen_as: str = ""  # the address from which we came to it
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failed:
     """A peer did not answer."""
 
@@ -64,21 +65,21 @@ class Tick:
     """Time has passed."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AskToDial:
     """Ask this peer to dial back."""
 
     helper: Helper
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Changed:
     """The state is another."""
 
     report: Report
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Report:
     """What is known now. ``ports``: the verdict per port, with how many peers said so."""
 

@@ -12,7 +12,6 @@ import binascii
 import hashlib
 import ipaddress
 import json
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -22,6 +21,7 @@ from p2p.base.clock import UnixTime
 from p2p.base.errors import InvariantBroken, MalformedMessage, PeerError, Unavailable
 from p2p.base.ids import NODE_ID_BYTES, CompanyId
 from p2p.base.keys import Signer, company_id_text
+from p2p.base.record import record
 from p2p.dht.records import MAX_RECORD_BYTES, Record, open_record_untrusted, sign_record, supersedes
 
 KIND = "tracker"
@@ -43,7 +43,7 @@ _COUNTED_ADDRESSES = 4096
 Place = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Entry:
     """One company as it announced itself. ``dht``, ``rpc``: where it may be reached, empty where it cannot."""
 

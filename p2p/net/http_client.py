@@ -9,18 +9,25 @@ import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import NamedTuple
 
-import aiohttp
 import trio
 from trio_asyncio import aio_as_trio
 
 from p2p.base.errors import PeerError, Unavailable
 from p2p.net.asyncio_bridge import open_bridge
+from p2p.net.lean_aiohttp import aiohttp
 from p2p.net.tls import KEY_NAME, WrongKey, client_context, fingerprint_context
 
 DEFAULT_MAX_BYTES = 16 << 20
 MAX_PINNED_KEYS = 1024
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """The machine's certificate authorities, read when they are first needed: that takes a tenth of a second."""
+    return ssl.create_default_context()
 
 
 class _SinkFailed(Exception):
@@ -83,11 +90,13 @@ class HttpClient:
         ``sink``: gets the body of a 200 piece by piece, on the loop's thread, in place of the reply; what it raises ends the request.
         Raises: `Unavailable` "unreachable", "timeout"; `PeerError` "wrong-key", "answer-too-large", "bad-answer".
         """
-        context: ssl.SSLContext | bool = True
+        context: ssl.SSLContext | bool = True  # of plain http, where it says nothing
         if pin_key is not None:
             context = self._pinned_context(pin_key, client_context)
         elif pin_sha256 is not None:
             context = self._pinned_context(pin_sha256, fingerprint_context)
+        elif url.startswith("https:"):
+            context = _authorities()
 
         async def exchange() -> HttpReply:
             async with self._session.request(

@@ -10,9 +10,8 @@ import asyncio
 import logging
 from typing import Any
 
-from aiohttp import web
-
 from p2p.net.endings import Endings
+from p2p.net.lean_aiohttp import web
 
 MAX_CONNECTIONS = 2048
 PORT = "http"  # what endings are counted under

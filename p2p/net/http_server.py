@@ -17,8 +17,6 @@ from functools import partial
 from typing import Any, Never
 
 import trio
-from aiohttp import BodyPartReader, ClientError, MultipartReader, web
-from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from trio_asyncio import aio_as_trio, trio_as_aio
 
@@ -28,6 +26,7 @@ from p2p.net.asyncio_bridge import open_bridge
 from p2p.net.endings import ENDINGS, Endings
 from p2p.net.http_door import Door
 from p2p.net.http_types import BodyTooLarge, FileSlice, Part, Request, Response, Route
+from p2p.net.lean_aiohttp import aiohttp, web
 from p2p.net.problem import problem, problem_of
 
 PIECE_BYTES = 1 << 20
@@ -42,7 +41,7 @@ SMALL_BODY_BYTES = 60 << 10  # below aiohttp's 64 KiB: written without ever wait
 SERVER_NAME = "company"
 Before = Callable[[Request], Awaitable[Response | None]]
 _log = logging.getLogger("parallel.http")
-_LOST = (OSError, ClientError, HttpProcessingError, web.PayloadAccessError)
+_LOST = (OSError, aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, web.PayloadAccessError)
 
 
 async def serve_http(
@@ -271,7 +270,7 @@ class _AioRequest:
 
 
 class _AioPart:
-    def __init__(self, part: BodyPartReader, gatherer: _Gatherer) -> None:
+    def __init__(self, part: aiohttp.BodyPartReader, gatherer: _Gatherer) -> None:
         self._part = part
         self._gather = gatherer
         self.name = part.name or ""
@@ -310,14 +309,14 @@ class _Gatherer:
             self._loss = error
         return b"".join(parts)
 
-    async def next_part(self, reader: MultipartReader) -> BodyPartReader | None:
+    async def next_part(self, reader: aiohttp.MultipartReader) -> aiohttp.BodyPartReader | None:
         """The next part. Raises: `Unavailable`, `MalformedMessage`."""
         try:
             async with asyncio.timeout(BODY_IDLE_S):
                 part = await reader.next()
         except (TimeoutError, *_LOST) as error:
             raise Unavailable("client-left", "the client went away before its body was whole") from error
-        if part is not None and not isinstance(part, BodyPartReader):
+        if part is not None and not isinstance(part, aiohttp.BodyPartReader):
             raise MalformedMessage("a multipart body inside a multipart body is not read")
         return part
 

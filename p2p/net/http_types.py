@@ -6,9 +6,11 @@ Handlers are trio functions ``async (Request) -> Response``; `p2p.net.http_serve
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
+
+from p2p.base.record import record
 
 
 class Part(Protocol):
@@ -52,7 +54,7 @@ class BodyTooLarge(Exception):
         self.actual = actual
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FileSlice:
     """Bytes ``start .. start+length`` of a file, sent without reading it into memory."""
 
@@ -61,7 +63,7 @@ class FileSlice:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Response:
     """One response. ``body``: bytes, a file slice, or pieces made while sending (SSE, NDJSON)."""
 
@@ -75,7 +77,7 @@ class Response:
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Route:
     """``pattern`` in aiohttp's syntax: "/api/v1/jobs/{id}". ``meta`` is for the OpenAPI document."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import trio
 
+from p2p.base.record import record
 from p2p.net.stream import ByteStream
 
 PIECE_BYTES = 256 << 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Spliced:
     """What was carried: bytes each way, and why it ended: "closed", "cap" or "idle"."""
 

@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from p2p.base.clock import UnixTime
+from p2p.base.record import record
 from p2p.contracts import messages as m
 from p2p.contracts.signing import Signed
 from p2p.contracts.terms import COUNTING, Cause, Facts, Role
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     """One contract as its receipt tells it."""
 

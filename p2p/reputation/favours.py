@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from p2p.base.record import record
 from p2p.reputation.graph import newcomer_slots
 
 FAIRNESS_WANTED = 0.95  # favours received per favour given, below which less is offered
@@ -68,7 +69,7 @@ def _fill(got: dict[bytes, int], wanted: Mapping[bytes, int], weights: Mapping[b
     return slots
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Supply:
     """How much of its idle capacity a chief offers; the state of the control."""
 

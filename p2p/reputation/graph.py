@@ -9,8 +9,8 @@ Meulpolder et al. 2009 (BarterCast, two-hop maximum flow); the limit and order h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from p2p.base.record import record
 from p2p.reputation.evidence import Evidence
 
 NEWCOMER_FLOOR_CORE_MS = 3_600_000  # one core-hour per identity
@@ -18,7 +18,7 @@ NEWCOMER_SHARE = 10  # all newcomers together: one idle slot in so many
 CREDIT_SHARE = 2  # credit is one half of what was computed for me and of the cut
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Path:
     """One way of trust, over one company."""
 
@@ -31,7 +31,7 @@ class Path:
         return min(self.computed_for_me, self.computed_for_it)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limit:
     """How much more work a company may be lent, and from what that follows. All in core-milliseconds."""
 

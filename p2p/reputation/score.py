@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from p2p.base.record import record
 
 HALF_LIFE_S = 30 * 86_400
 PRIOR_GOOD = 1.0
@@ -18,7 +19,7 @@ CERTAINTY = 0.95
 MAX_AGE_HALF_LIVES = 60  # older evidence weighs nothing that a float could show
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Observation:
     """One contract's outcome."""
 
@@ -26,7 +27,7 @@ class Observation:
     age_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Score:
     """The number with everything it is made of."""
 

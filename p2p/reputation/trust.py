@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from p2p.base.clock import UnixTime
 from p2p.base.keys import company_id_text
+from p2p.base.record import record
 from p2p.contracts.terms import Cause
 from p2p.reputation.evidence import Evidence
 from p2p.reputation.graph import CREDIT_SHARE, NEWCOMER_FLOOR_CORE_MS, Limit, hops, limit_of, order
@@ -23,7 +24,7 @@ FORMULA = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Opinion:
     """One company, seen from here and now."""
 

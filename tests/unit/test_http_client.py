@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,6 +16,7 @@ import trio
 from p2p.base.clock import UnixTime
 from p2p.base.errors import PeerError, Unavailable
 from p2p.base.keys import Identity
+from p2p.net import http_client
 from p2p.net.http_client import open_http_client
 from p2p.net.http_types import Request, Response, Route
 from p2p.net.tls import also_show_key, browser_certificate, browser_context, server_context
@@ -100,6 +102,23 @@ async def test_a_page_for_browsers_shows_its_key_to_who_asks_for_it_and_its_cert
                 await ask(**wrong)
             assert raised.value.code == "wrong-key"
     assert seen == [address, address]  # the name is asked for in TLS alone
+
+
+async def test_who_is_not_named_by_a_key_needs_an_authority_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiohttp's own contexts know no authority (`p2p.net.lean_aiohttp`); that of a request does."""
+
+    async def handler(_request: Request) -> Response:
+        return Response(body=b"in")
+
+    pem, key = browser_certificate(["127.0.0.1"], now=UnixTime(int(time.time())))
+    (tmp_path / "authorities.pem").write_bytes(pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authorities.pem"))
+    http_client._authorities.cache_clear()
+    try:
+        async with serving(get(handler), ssl_context=browser_context(pem, key)) as address, open_http_client() as client:
+            assert (await client.request("GET", f"https://{address}/x")).body == b"in"
+    finally:
+        http_client._authorities.cache_clear()
 
 
 async def test_nobody_there_and_no_answer_are_unavailable() -> None:

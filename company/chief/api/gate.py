@@ -7,7 +7,7 @@ the same door and differ in how they show a refusal.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from company.chief.api.auth import Auth, Csrf, Need
@@ -18,6 +18,7 @@ from company.chief.api.problem import Problem, problem_of
 from company.chief.api.refusals import RefusalLog
 from company.chief.facade import Chief, Principal
 from p2p.base.errors import ParallelError
+from p2p.base.record import record
 from p2p.net.http_types import BodyTooLarge, Request, Response, Route
 
 SECURITY_HEADERS: Final = {
@@ -32,7 +33,7 @@ SECURITY_HEADERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """One admitted request."""
 
@@ -51,7 +52,7 @@ Handler = Callable[[Call], Awaitable[Response]]
 Refuse = Callable[[Request, Problem], Response]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Endpoint:
     """A handler, who may call it, and what the OpenAPI document says of it."""
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from company.chief.api.problem import BadRequest
 from company.chief.facade import Conflict, Invalid
 from p2p.base.clock import Monotonic
+from p2p.base.record import record
 from p2p.net.http_types import Response
 
 KEEP_S: Final = 86400.0
@@ -26,7 +27,7 @@ MAX_KEPT_BODY_BYTES: Final = 1 << 16
 _Key = tuple[str, str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Entry:
     fingerprint: bytes
     at: Monotonic

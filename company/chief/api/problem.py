@@ -7,13 +7,14 @@ Source: RFC 9457 (members, media type); tus 1.0 (460); RFC 9110 §15.5.20 (421).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import msgspec
 
 from company.chief import facade
 from p2p.base.errors import InvariantBroken, ParallelError, PeerError, Unavailable, UsageError
+from p2p.base.record import record
 from p2p.net.http_types import BodyTooLarge, Response
 from p2p.net.problem import MEDIA_TYPE, RETRYABLE, members, title_of
 
@@ -66,7 +67,7 @@ _STATUS_BY_CODE: Final = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Problem:
     """What went wrong, ready for JSON or a page."""
 

@@ -18,6 +18,7 @@ from company.chief.facade import Conflict, NotFound
 from company.views import ReasonView
 from p2p.base.errors import UsageError
 from p2p.base.keys import company_id_text
+from p2p.base.record import record
 from p2p.contracts import book as b
 from p2p.contracts import events as e
 from p2p.contracts.agreement import Agreement
@@ -30,7 +31,7 @@ MAX_LISTED = 500
 AMEND_AFTER_EPOCHS = 4  # from now: offer, agreement and acknowledgement fit in between
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Party:
     """Another company, as far as an offer to it needs."""
 

@@ -6,19 +6,19 @@ at t0 of the contract; a calendar judges nobody.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from company.chief.network.contact import Contact
 from p2p.base.clock import Monotonic
 from p2p.base.keys import company_id_text
+from p2p.base.record import record
 from p2p.contracts.table import LIVE, State
 from p2p.contracts.terms import Cause, Facts, Role, Terms
 
 NO_EVIDENCE = b"\0" * 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class ContractView:
     """One contract that has an id, as this company sees it now."""
 

@@ -7,9 +7,9 @@ counted by the ledger of `p2p.contracts.book` besides, before anything is signed
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from company.chief.network.lending import Facts, Policy, Standing, is_trusted, may_borrow
+from p2p.base.record import record
 from p2p.contracts.agreement import Agreement
 from p2p.contracts.messages import Nack
 from p2p.contracts.table import ENDING, LIVE, State
@@ -19,7 +19,7 @@ MAX_SLOTS_OF_ONE = 1024
 STARTING_S = 30.0  # after a start: workers and the network come back meanwhile
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """Whether an offer fits, with so many slots; else the code and the sentence that the borrower reads."""
 
@@ -32,7 +32,7 @@ class Verdict:
         return not self.code
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Asker:
     """What this company thinks of who asks."""
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 DAY_S = 86_400
 WORTH_S = 60.0  # at home in this time: nobody is asked
@@ -21,7 +22,7 @@ MAX_HISTORY = 1000
 MODES = ("never", "ask", "automatically")  # the most careful first
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class BorrowPolicy:
     """What `company borrow policy` was told. ``mode``: never, ask (say what could be borrowed), automatically (sign it)."""
 
@@ -33,7 +34,7 @@ class BorrowPolicy:
     time_frame_s: int = 3600
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Need:
     """One job that other companies may compute. ``home_s``: how long the own slots need for the rest; None where nothing says so."""
 
@@ -49,7 +50,7 @@ class Need:
     mode: str = ""  # the job's own; empty: as the policy says
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Want:
     """So many slots for this job."""
 
@@ -57,7 +58,7 @@ class Want:
     slots: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Found:
     """One company's answer, as ranked."""
 
@@ -69,7 +70,7 @@ class Found:
     max_frame_s: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pick:
     """Ask this company for so many slots."""
 

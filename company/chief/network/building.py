@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import SystemRandom
 
 import trio
@@ -27,6 +27,7 @@ from company.chief.network.speed import measure_speed
 from company.chief.network.trackers import TrackerState, check_tracker_url
 from company.chief.store.store import Store
 from p2p.base.keys import Identity
+from p2p.base.record import record
 from p2p.dht.directory import Directory
 from p2p.dht.limits import Buckets
 from p2p.dht.tracker import TrackerBook
@@ -40,7 +41,7 @@ BY_RELAY = RpcLimits(connections=64, per_address=32)
 Workers = Callable[[], list[views.WorkerView]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Options:
     """As `company start` has them."""
 

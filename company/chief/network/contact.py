@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from p2p.base.record import record
 from p2p.dht.addressing import is_dialable, is_private
 from p2p.dht.advertisement import Relay
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Contact:
     """The key and the addresses, out of what the company signed."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import msgpack
 
@@ -15,6 +14,7 @@ from company.chief.network.contact import Contact
 from p2p.base.errors import MalformedMessage
 from p2p.base.ids import NODE_ID_BYTES, CompanyId, id_text
 from p2p.base.keys import PUBLIC_BYTES, company_id_text
+from p2p.base.record import record
 from p2p.dht.advertisement import MAX_ENDPOINTS, MAX_HOST_CHARS, MAX_RELAYS, Relay
 from p2p.dht.records import Record
 
@@ -24,7 +24,7 @@ LIFETIME_S = 1800
 MAX_NAME_CHARS = 40
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class ContactRecord:
     """What a company says of itself. The name is its own choice and proves nothing."""
 

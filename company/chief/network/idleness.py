@@ -7,13 +7,13 @@ gone, and begins again only after a quiet time, so that a load around the bound 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from p2p.base.record import record
 
 SMOOTH_S = 5.0  # half of a step in load is seen after about 3.5 s
 QUIET_S = 60.0  # so long under the bound before lending begins again
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cpu:
     """Seconds since the machine started, summed over all cores. ``owner``: at normal priority and in the kernel."""
 
@@ -21,7 +21,7 @@ class Cpu:
     total_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Machine:
     """What is known of the owner's machine now. ``on_mains``: None where there is no battery."""
 

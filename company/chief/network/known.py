@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from company.chief.facade import NotFound
 from company.chief.network.contact import Contact
 from p2p.base.ids import CompanyId
 from p2p.base.keys import company_id_text
+from p2p.base.record import record
 
 MAX_COMPANIES = 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Company:
     """One of them. ``seen_at``: monotonic seconds."""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from company.chief.network.schedule import Schedule, parse_schedule
 from p2p.base.clock import UnixTime
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 from p2p.dht.advertisement import Advertisement, Relay
 from p2p.reputation.score import score
 
@@ -33,7 +34,7 @@ NEWCOMER_TRUST = score(()).value  # 0.05: what the formula gives without any con
 ISOLATED = ("bubblewrap",)  # a stranger's code runs on no other rung
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Policy:
     """What `company lend` was told."""
 
@@ -52,7 +53,7 @@ class Policy:
     auto_accept: str = "never"  # offers that fit are signed without a person: never | trusted | any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Facts:
     """This company at this moment."""
 
@@ -72,7 +73,7 @@ class Facts:
     owner_busy: str = ""  # why the owner's own use of the machine stands against lending now
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Standing:
     """Whether it lends now, why not, and what is said to others."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from p2p.base.clock import UnixTime
 from p2p.base.envelope import open_untrusted, seal
 from p2p.base.errors import MalformedMessage
 from p2p.base.ids import digest
 from p2p.base.keys import Signer
+from p2p.base.record import record
 from p2p.dht.solicit import Answer
 
 QUESTION, ANSWER = "solicit-question", "solicit-answer"
@@ -19,7 +18,7 @@ NONCE_BYTES = 16
 _MOST = 2**40
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Question:
     """What is asked: would you lend so much now?"""
 

@@ -6,9 +6,9 @@ Times are of the machine's own clock and zone. A span that ends before it begins
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from p2p.base.errors import UsageError
+from p2p.base.record import record
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 1440
@@ -17,7 +17,7 @@ MAX_CHARS = 64  # as in an advertisement
 _SPAN = re.compile(r"(?:([a-z]{3})(?:-([a-z]{3}))?)?\s*(?:(\d{1,2}):(\d\d)\s*-\s*(\d{1,2}):(\d\d))?")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Schedule:
     """Spans of a week as [begin, end) in minutes since Monday 0:00; an end may lie past the week. Empty: always."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from company import messages as m
 from company.chief.contracts.port import Contracts, ContractView
@@ -13,6 +12,7 @@ from company.ticket import Ticket, open_ticket_untrusted
 from p2p.base.clock import UnixTime
 from p2p.base.errors import PeerError
 from p2p.base.keys import company_id_text
+from p2p.base.record import record
 from p2p.contracts.table import State
 from p2p.contracts.terms import Role
 
@@ -25,7 +25,7 @@ def is_over(view: ContractView) -> bool:
     return not view.is_live and view.state not in NOT_BEGUN
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Admitted:
     """A guest that may work."""
 

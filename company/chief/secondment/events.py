@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class WorkerLent:
     """So many of a worker's slots, the last ones, work for another company now."""
 
@@ -13,7 +13,7 @@ class WorkerLent:
     slots: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class AbroadJudged:
     """Own runs of one fragment were compared: whether other companies may compute the job."""
 
@@ -23,7 +23,7 @@ class AbroadJudged:
     caught: tuple[str, ...] = ()  # companies that gave a wrong answer in it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Believed:
     """A company passed its checks in this job: what it computed so far counts."""
 
@@ -31,7 +31,7 @@ class Believed:
     origin: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobSetAside:
     """Take the job out of the machine, not to its end: it comes back by `JobAdded` with what counts of it."""
 

@@ -7,12 +7,13 @@ leaves is replaced by others that have some to spare. Own work is never killed f
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from p2p.base.record import record
 
 ISOLATED = "bubblewrap"  # a stranger's code runs on no other rung
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Spare:
     """One own worker. ``free``: slots that are not lent; ``idle``: of those, how many run nothing."""
 
@@ -22,7 +23,7 @@ class Spare:
     idle: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """So many slots of this worker."""
 

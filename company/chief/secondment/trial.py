@@ -17,6 +17,7 @@ from math import log, log1p
 from pathlib import Path
 from random import Random
 
+from p2p.base.record import record
 from p2p.reputation.checking import MOST_PASSED, Policy
 from p2p.reputation.credibility import checks_needed
 
@@ -31,7 +32,7 @@ class Spooled:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """One foreign answer with what it was computed from. ``large``: (size, digest) of a result that lies in a file."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from company.chief.store import schema
 from company.chief.store.rows import Rows
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ArtifactRow:
     """One file that a fragment left."""
 

@@ -7,16 +7,16 @@ first one may have left already.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, or_, select
 
 from company.chief.store import schema
 from company.chief.store.rows import Rows
 from p2p.base.ids import digest
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ContractRow:
     """One contract, by the other company's key and the offer's nonce."""
 
@@ -27,7 +27,7 @@ class ContractRow:
     offer_expires: int  # until then the nonce must be remembered
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RecordRow:
     """One line of a contract's journal."""
 
@@ -37,7 +37,7 @@ class RecordRow:
     record: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HalfRow:
     """One receipt half, own or another company's, verbatim."""
 
@@ -48,7 +48,7 @@ class HalfRow:
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProofRow:
     """A verified proof of a fork."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sqlalchemy import Connection, func, select
 
 from company.chief.store import schema
 from company.chief.store.rows import Rows
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class DatasetRow:
     """One dataset; a tree's digest is its manifest's."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
 from company.chief.store import schema
 from company.chief.store.rows import Rows
 from p2p.base.errors import InvariantBroken
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class FailureRow:
     """How one fragment failed last. ``log_tail``: as printed. The input is read by `load_input` alone."""
 

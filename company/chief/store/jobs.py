@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sqlalchemy import Connection, select
 
 from company.chief.store import meta, schema
 from company.chief.store.rows import Rows
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobRow:
     """One job. ``params``: codec bytes; ``options``: the JobSubmit as JSON; ``reason``: a Reason as JSON."""
 

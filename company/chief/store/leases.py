@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from company.chief.long_leases import LongLease
 from company.chief.store import schema
 from company.chief.store.rows import Rows
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class LeaseRow(LongLease):
     """A range that a worker has been running for a while; ``at``: Unix time of the row."""
 

@@ -7,15 +7,15 @@ anybody is told.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, func, or_, select
 
 from company.chief.store import schema
 from company.chief.store.rows import Rows
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutcomeRow:
     """Fragments ``first`` to ``first + count - 1`` of a job. ``segment``, ``offset``, ``length``: the record; log_*: the log block."""
 

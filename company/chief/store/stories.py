@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
 
 from company.chief.store import schema
 from company.chief.store.rows import Rows
+from p2p.base.record import record
 
 MAX_EVENTS_PER_JOB = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StoryRow:
     """One event. ``seq``: given by the caller, growing; ``cause_seq``: the event that caused it; ``body``: msgpack map."""
 

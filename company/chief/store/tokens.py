@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sqlalchemy import Connection
 
 from company.chief.store import schema
 from company.chief.store.rows import Rows
+from p2p.base.record import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class TokenRow:
     """A join, access, login or session token. ``expires``, ``uses_left``: None is without bound; ``revoked``: when."""
 
@@ -28,7 +27,7 @@ class TokenRow:
     last_used: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class PrincipalRow:
     """A person, program or company that acts here."""
 

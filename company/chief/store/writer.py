@@ -12,20 +12,20 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from p2p.base.errors import InvariantBroken, Unavailable
+from p2p.base.record import record
 
 Op = Callable[[Connection], object]  # what it returns is ignored
 MAX_CALLERS_PER_COMMIT = 1024
 _LEAST_FREE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     """One caller's operations, all or nothing, and whom to tell."""
 
