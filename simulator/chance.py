@@ -10,6 +10,7 @@ of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number gen
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -78,3 +79,8 @@ def word(key: int, node: int, event: int = 0) -> int:
 def unit(key: int, node: int, event: int = 0) -> float:
     """The same number as `uniform` gives, for one node and event."""
     return (word(key, node, event) >> 11) * _TO_UNIT
+
+
+def exponential_one(key: int, node: int, event: int = 0) -> float:
+    """One of `exponential`, to nine decimals: another library's last bits of a logarithm are not to make another history."""
+    return round(-math.log1p(-unit(key, node, event)), 9)

@@ -61,21 +61,35 @@ def _common() -> list[click.Parameter]:
 def _runner(scenario: Scenario) -> Any:
     def run(seed: str | None, as_json: bool, out: Path | None, events: bool, **raw: Any) -> None:
         given = {name.removeprefix("p_").replace("_", "-"): value for name, value in raw.items() if value is not None}
-        given |= {word.lstrip("-").partition("=")[0]: "" for word in click.get_current_context().args if word.startswith("--")}
-        _execute(scenario, given, seed or "1", as_json, out, events)
+        words = click.get_current_context().args
+        given |= {word.lstrip("-").partition("=")[0]: "" for word in words if word.startswith("--")}
+        files = [Path(word) for word in words if word.endswith(".toml")]
+        if not files:
+            _execute(scenario, given, seed or "1", as_json, out, events)
+            return
+        name, own_seed, written, lines = _read(files[0])
+        if name != scenario.name or len(files) > 1:
+            raise UsageError("simulation-parameters", f"{files[-1]} is one file too many, or not of scenario {scenario.name}")
+        lines = {name: line for name, line in lines.items() if name not in given}  # what the command line says comes first
+        _execute(scenario, {**written, **given}, seed or str(own_seed), as_json, out, events, lines)
 
     return run
+
+
+def _read(path: Path) -> tuple[str, int, dict[str, Any], dict[str, int]]:
+    """A file's scenario, seed, parameters and their lines."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("simulation-parameters", f"{path} cannot be read: {error}") from None
+    return parameters.read_toml(text)
 
 
 def _toml_command(path: Path) -> click.Command:
     def run(seed: str | None, as_json: bool, out: Path | None, events: bool) -> None:
         from simulator.registry import scenario_called
 
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError("simulation-parameters", f"{path} cannot be read: {error}") from None
-        name, own_seed, given, lines = parameters.read_toml(text)
+        name, own_seed, given, lines = _read(path)
         _execute(scenario_called(name), given, seed or str(own_seed), as_json, out, events, lines)
 
     return click.Command(path.name, params=_common(), callback=run)
@@ -103,7 +117,9 @@ def _execute(
         click.echo(json.dumps(result))
         return
     for name in scenario.headline:
-        click.echo(f"{name:<28}{shown(at_path(result['metrics'], name))}")
+        found = at_path(result["metrics"], name)
+        if found is not None:  # another engine, or nobody to measure it on
+            click.echo(f"{name:<28}{shown(found)}")
     click.echo(f"{'took':<28}{result['wall_s']:.2f} s")
     if out is not None:
         click.echo(f"{'written':<28}{out}/report.html, summary.json, scenario.lock.toml")

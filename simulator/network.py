@@ -8,6 +8,7 @@ Source: Gummadi, Saroiu, Gribble 2002 (King); Dabek, Cox, Kaashoek, Morris 2004 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -63,12 +64,16 @@ class Network:
     _places: dict[int, tuple[float, float, float]] = field(default_factory=dict)
     _islands: dict[int, int] = field(default_factory=dict)
     _asked: set[tuple[int, int]] = field(default_factory=set)
+    _key: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._key = seed_word(self.seed, "packets")
 
     def round_trip_s(self, a: int, b: int) -> float:
         """The undisturbed round-trip time of two nodes."""
         ax, ay, ah = self._place(a)
         bx, by, bh = self._place(b)
-        return float(np.hypot(ax - bx, ay - by)) + ah + bh
+        return math.hypot(ax - bx, ay - by) + ah + bh
 
     def partition(self, islands: dict[int, int]) -> None:
         """Nodes on different islands cannot reach each other; not named = island 0; an empty map heals."""
@@ -79,12 +84,12 @@ class Network:
         number = self.sent
         self.sent += 1
         self.sent_bytes += size_bytes
-        self._asked.add((sender, receiver))
+        if self.nat:
+            self._asked.add((sender, receiver))
         if self._islands.get(sender, 0) != self._islands.get(receiver, 0) or not self._is_open(sender, receiver):
             self.lost += 1
             return
-        key = seed_word(self.seed, "packets")
-        faults = self.faults
+        key, faults = self._key, self.faults
         if faults.loss and unit(key, number, 0) < faults.loss:
             self.lost += 1
             return
@@ -96,11 +101,11 @@ class Network:
             self.engine.after(delay * 1.5, deliver, message)
 
     def _is_open(self, sender: int, receiver: int) -> bool:
-        return UNASKED[self.nat.get(receiver, "public")] or (receiver, sender) in self._asked
+        return not self.nat or UNASKED[self.nat.get(receiver, "public")] or (receiver, sender) in self._asked
 
     def _place(self, node: int) -> tuple[float, float, float]:
         place = self._places.get(node)
         if place is None:
             x, y, height = coordinates(self.seed, np.array([node & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64))
-            place = self._places[node] = (float(x[0]), float(y[0]), float(height[0]))
+            place = self._places[node] = (round(float(x[0]), 9), round(float(y[0]), 9), round(float(height[0]), 9))  # see `exponential_one`
         return place

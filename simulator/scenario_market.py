@@ -6,32 +6,39 @@ from typing import Any
 
 import numpy as np
 
+from p2p.base.errors import UsageError
 from simulator.chance import seed_word, uniform
 from simulator.favours_rounds import FavourRules, run_favours
 from simulator.formulas import spot_check_error, voting_cost, voting_error
 from simulator.market_rounds import Market, Rules
 from simulator.parameters import Parameter
 from simulator.scenario import Outcome, Plot, Progress, Scenario, Values
+from simulator.scenario_exact_market import DEFAULT_HOURS, EXACT_PARAMETERS, run_exact
 
 JOBS_AT_ONCE = 200_000
 
 MARKET_PARAMETERS = (
     Parameter("companies", 2000, "companies that compute", 10, 1_000_000),
-    Parameter("rounds", 200, "pieces of work per company", 1, 100_000),
-    Parameter("policy", "credibility", "how results are checked", choices=("none", "m2", "m3", "boinc", "spot", "credibility")),
+    Parameter("rounds", 200, "vector: pieces of work per company", 1, 100_000),
+    Parameter("policy", "credibility", "vector: how results are checked", choices=("none", "m2", "m3", "boinc", "spot", "credibility")),
     Parameter("saboteurs", 0.05, "share of companies that cheat (f)", 0, 0.9),
     Parameter("sabotage-rate", 0.2, "how often they cheat (s)", 0, 1),
-    Parameter("collusion", 1.0, "probability that a wrong answer is the colluders' common one (c)", 0, 1),
-    Parameter("check-rate", 0.1, "share of work that is a check (q), for spot and credibility", 0, 0.9),
-    Parameter("error", 0.01, "accepted error of credibility", 1e-6, 0.5),
-    Parameter("assumed", 0.2, "share of bad companies that the borrower assumes", 0.001, 0.9),
-    Parameter("blacklist", True, "a failed check takes a company out for good"),
+    Parameter("collusion", 1.0, "vector: probability that a wrong answer is the colluders' common one (c)", 0, 1),
+    Parameter("check-rate", 0.1, "vector: share of work that is a check (q), for spot and credibility", 0, 0.9),
+    Parameter("error", 0.01, "vector: accepted error of credibility", 1e-6, 0.5),
+    Parameter("assumed", 0.2, "vector: share of bad companies that the borrower assumes", 0.001, 0.9),
+    Parameter("blacklist", True, "vector: a failed check takes a company out for good"),
+    *EXACT_PARAMETERS,
 )  # fmt: skip
 
 
 def run_market(values: Values, seed: int, progress: Progress) -> Outcome:
-    """All rounds of one market."""
+    """All rounds of one market, or all hours of an exact one."""
     v = values
+    if v["engine"] == "exact" or (v["engine"] == "auto" and v["hours"] > 0):
+        return run_exact({**v, "hours": v["hours"] or DEFAULT_HOURS}, seed, progress)
+    if v["hours"] > 0:
+        raise UsageError("simulation-parameters", "hours belong to the exact engine; the vectorised one counts rounds")
     rules = Rules(
         policy=v["policy"], cheats=v["saboteurs"], rate=v["sabotage-rate"], collusion=v["collusion"], check_rate=v["check-rate"],
         error=v["error"], assumed=v["assumed"], blacklist=v["blacklist"],
@@ -138,10 +145,25 @@ MARKET = Scenario(
     "market",
     "Companies compute for strangers and some cheat: error, redundancy, slowdown and time to detect under no check, m-first voting, "
     "BOINC's adaptive replication, spot-checks and credibility. A company that is caught stays out; "
-    "where identities are free that does not hold, so set blacklist=false to see what is left.",
+    "where identities are free that does not hold, so set blacklist=false to see what is left. With engine=exact (or hours) shipped "
+    "contracts, ledgers, receipts, limits and favours in virtual time: free riders, over-claimers, slanderers, exit scams, crashes.",
     MARKET_PARAMETERS,
     run_market,
-    ("error_rate", "redundancy", "slowdown", "detected", "detection_rounds"),
+    (
+        "error_rate",
+        "redundancy",
+        "slowdown",
+        "detected",
+        "detection_rounds",
+        "detection_hours",
+        "contracts",
+        "borrowed_share",
+        "share_per_free_rider",
+        "over_credit_core_hours",
+        "useful_after_hours",
+        "bytes_per_s_per_company",
+        "machine_events",
+    ),
 )
 VOTES = Scenario(
     "votes",
