@@ -14,6 +14,7 @@ import numpy as np
 
 from company.chief.batcher import SqrtWindow
 from company.chief.health import new_slowness
+from simulator.agreement import both_engines
 from simulator.chance import seed_word, uniform
 from simulator.churn import PRESETS
 from simulator.dht_hops import hop_counts
@@ -66,7 +67,9 @@ class Row:
 
 def validate(*, quick: bool, progress: Progress) -> list[Row]:
     """All rows; ``quick``: a tenth of the work, and no speeds."""
-    parts: list[Callable[[bool], Iterator[Row]]] = [_inputs, _hops, _paths, _votes, _spot_checks, _credibility, _batches, _kicks, _favours]
+    parts: list[Callable[[bool], Iterator[Row]]] = [
+        _inputs, _hops, _paths, _votes, _spot_checks, _credibility, _batches, _kicks, _favours, _engines,
+    ]  # fmt: skip
     if not quick:
         from simulator.validate_speed import speeds
 
@@ -313,6 +316,20 @@ def _favours(quick: bool) -> Iterator[Row]:
     )
     yield Row("favours", "… everybody remembers favours", "marginalised", f"{b:.3f}", b < 0.1, source)
     yield Row("favours", "… and free riders come back under new names", "no gain", f"{c:.3f}", c <= b + 0.02, source)
+
+
+def _engines(quick: bool) -> Iterator[Row]:
+    names = {"is_success": "success", "hops": "hops", "messages": "messages per look-up", "latency_s": "latency, s"}
+    for nodes, networks, lookups in ((300, 4, 80),) if quick else ((300, 6, 400), (2000, 6, 400)):
+        for r in both_engines(nodes, networks=networks, exact_lookups=lookups, vector_lookups=20 * lookups):
+            yield Row(
+                "both engines",
+                f"look-ups for a key among {nodes:,} nodes, k = 20, α = 3: {names[r.measure]}",
+                f"{r.exact:.4g} (exact)",
+                f"{r.vector:.4g} (difference within ± {r.slack:.2g})",
+                r.holds,
+                "the shipped core in virtual time; here numpy",
+            )
 
 
 def as_markdown(rows: list[Row], *, quick: bool) -> str:

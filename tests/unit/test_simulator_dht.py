@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from p2p.base.errors import UsageError
-from p2p.dht.parameters import Parameters
+from simulator.agreement import both_engines
 from simulator.chance import Words
-from simulator.dht_exact import ExactNetwork
 from simulator.dht_hops import closest_distinct, hop_counts, pairs
 from simulator.dht_paths import disjoint_lookups, predicted_success
 from simulator.dht_search import Search, closest, neighbours, search
@@ -141,33 +140,9 @@ def test_low_bits_of_ids_are_free_for_notes() -> None:
     assert not (Tables(1000, 8, 1).ids & LOW).any()
 
 
-def both_engines(nodes: int, lookups: int, seeds: int) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-    """Means of the shipped core and of the vectorised engine, one per network."""
-    shipped = Parameters(k=20, alpha=3, resiliency=3, paths=1, first_rto_s=2.0, min_rto_s=2.0, max_rto_s=2.0)
-    how = Search(alpha=3, resiliency=3, target="key", timeout_s=2.0, hedge_s=2.0)
-    exact, vector = [], []
-    for seed in range(1, seeds + 1):
-        world = ExactNetwork(nodes, seed=seed, parameters=shipped, dead=0.0, loss=0.0, validate_every=53)
-        for out, found in (
-            (exact, world.found(world.look_up(lookups, width=3))),
-            (vector, search(Tables(nodes, 20, seed), how, lookups=2000, seed=seed)),
-        ):
-            out.append({name: float(getattr(found, name).mean()) for name in ("is_success", "hops", "messages", "latency_s")})
-    return exact, vector
-
-
 def test_the_shipped_core_and_the_vectorised_engine_agree_at_300_nodes() -> None:
-    exact, vector = both_engines(300, 80, 3)
-    for name, slack in (("hops", 0.05), ("messages", 0.2), ("latency_s", 0.05)):
-        a, b = np.array([m[name] for m in exact]), np.array([m[name] for m in vector])
-        error = np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
-        assert abs(a.mean() - b.mean()) < 3 * error + slack, (name, a.mean(), b.mean(), error)
-    assert all(m["is_success"] == 1 for m in [*exact, *vector])
-
-
-@pytest.mark.slow
-def test_the_shipped_core_and_the_vectorised_engine_agree_at_2000_nodes() -> None:
-    exact, vector = both_engines(2000, 200, 1)
-    for name, share in (("hops", 0.06), ("messages", 0.08), ("latency_s", 0.2)):
-        assert abs(exact[0][name] / vector[0][name] - 1) < share, (name, exact, vector)
-    assert exact[0]["is_success"] == vector[0]["is_success"] == 1
+    """2,000 nodes are a row of docs/validation.md."""
+    found = both_engines(300, networks=3, exact_lookups=80, vector_lookups=2000, validate_every=53)
+    for r in found:
+        assert r.holds, r
+        assert abs(r.exact / r.vector - 1) < 0.15, r  # three networks make a wide interval; this is the other bound
