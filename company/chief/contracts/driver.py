@@ -179,6 +179,8 @@ class BookDriver:
 
     def _why_not(self, peer: bytes) -> b.TurnedAway | None:
         """Why a company's first offer is not even looked at."""
+        if peer in self.book.blocked:  # before its offers are counted: it hears this, and nothing about their number
+            return b.TurnedAway(peer, "company-blocked", "this company does not deal with yours")
         found = self.may_knock(peer)
         if found is not None:
             return b.TurnedAway(peer, *found, retry_after_s=600)
