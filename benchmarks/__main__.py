@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import bulk, dht, footprint, throughput
+from benchmarks import borrowed, bulk, dht, footprint, throughput
 from benchmarks.company import BenchCompany
 from benchmarks.peer_process import open_peers
 from benchmarks.rows import Row, table
@@ -35,7 +35,7 @@ REAP_S = 2.0
 # seconds; at rest each takes about a third of it on two cores
 BOUND_S = {
     "start": 60.0, "import": 30.0, "sandbox": 90.0, "waits": 120.0, "tiny": 420.0, "burn": 420.0, "large": 300.0,
-    "million": 90.0, "upload": 240.0, "uneven": 600.0, "dht": 180.0,
+    "million": 90.0, "upload": 240.0, "uneven": 600.0, "dht": 180.0, "borrowed": 300.0,
 }  # fmt: skip
 
 
@@ -134,6 +134,7 @@ def measure(name: str, *, quick: bool) -> tuple[list[Row], dict[str, str]]:
         "import": lambda: [footprint.import_row(rounds)],
         "sandbox": lambda: [footprint.sandbox_row()],
         "dht": lambda: dht.dht_rows(quick=quick),
+        "borrowed": lambda: [borrowed.borrowed_row(100 if quick else 300, 1 if quick else 7, say)],
     }
     if name in alone:
         return alone[name](), {}

@@ -53,6 +53,10 @@ _BURN = {
         "    return [min(a for a, _ in spans), max(b for _, b in spans), sum(b - a for a, b in spans)]\n"
     ),
 }
+_SPIN = _BURN | {  # its results are the same every time, so that another company's can be checked
+    "processor/main.py": "def process(turns):\n    x = 0\n    for i in range(turns):\n        x += i & 3\n    return x\n",
+    "merge.py": "def merge(results, output):\n    return sum(1 for _ in results)\n",
+}
 _ECHO = {
     "split.py": "def split(data, n, size):\n    for i in range(n):\n        yield i.to_bytes(8, 'big') * (size // 8)\n",
     "processor/main.py": "def process(fragment):\n    return fragment\n",
@@ -68,7 +72,7 @@ _UNEVEN = {
     ),
     "merge.py": "def merge(results, output):\n    found = [*results]\n    return [max(a for a, _ in found), sum(b for _, b in found)]\n",
 }
-PACKAGES = {"identity": _IDENTITY, "burn": _BURN, "echo": _ECHO, "uneven": _UNEVEN}
+PACKAGES = {"identity": _IDENTITY, "burn": _BURN, "spin": _SPIN, "echo": _ECHO, "uneven": _UNEVEN}
 
 
 def blocks(count: int, size: int) -> list[bytes]:
