@@ -26,7 +26,7 @@ bench: $(VENV)/.bench
 
 # every crash point, long and large cases, then seeded faults against real processes: make chaos ARGS="--rounds 50 --seed 7 --json report.json"
 chaos: $(VENV)/.test
-	@FAULTS_FULL=1 $(BIN)/python -m pytest -q tests/faults/test_every_commit_point.py tests/e2e/test_cut_off_workers.py tests/e2e/test_bad_modules.py tests/e2e/test_secondment.py
+	@FAULTS_FULL=1 $(BIN)/python -m pytest -q tests/faults/test_every_commit_point.py tests/faults/test_contract_crashes.py tests/faults/test_market.py tests/e2e/test_contract_ends.py tests/e2e/test_cut_off_workers.py tests/e2e/test_bad_modules.py tests/e2e/test_secondment.py
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 # many workers for long, with memory, descriptors and tasks watched: make soak ARGS="--minutes 30 --workers 50"
