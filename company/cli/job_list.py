@@ -80,7 +80,7 @@ def fragments(session: Session, id: str, cells: int) -> None:
 @pass_session
 def failures(session: Session, id: str, each: bool, limit: int, offset: int) -> None:
     """Show which fragments failed and why, grouped by cause."""
-    from company.client.job import group_failures
+    from company.client.waited import group_failures
 
     job = session.job(id)
     found = job.failures(limit=limit, offset=offset)

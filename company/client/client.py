@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import quote
 
 from company.client.address import ChiefAddress, find_chief
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from company.client.contracts import ContractsClient
+    from company.client.engine_run import EngineRun
     from company.client.job import Job
     from company.client.network import NetworkClient
     from company.client.source import Progress
@@ -144,16 +145,35 @@ class Client:
         self.transport.request("DELETE", path_of("datasets", ref))
 
     # -- jobs
+    @overload
     def submit(
-        self, package: Path | str, data: Path | str, *, params: Mapping[str, Any] | None = None, progress: Progress | None = None,
-        idempotency_key: str | None = None, **options: Any,
-    ) -> Job:  # fmt: skip
+        self, package: Path | str, data: Path | str, *, engine: Literal["company"] = ..., params: Mapping[str, Any] | None = ...,
+        progress: Progress | None = ..., idempotency_key: str | None = ..., **options: Any,
+    ) -> Job: ...  # fmt: skip
+
+    @overload
+    def submit(
+        self, package: Path | str, data: Path | str, *, engine: Literal["local", "dask", "ray"], address: str | None = ...,
+        params: Mapping[str, Any] | None = ..., progress: Progress | None = ..., **options: Any,
+    ) -> EngineRun: ...  # fmt: skip
+
+    def submit(
+        self, package: Path | str, data: Path | str, *, engine: str = "company", address: str | None = None,
+        params: Mapping[str, Any] | None = None, progress: Progress | None = None, idempotency_key: str | None = None, **options: Any,
+    ) -> Job | EngineRun:  # fmt: skip
         """Submit a job. ``package`` and ``data``: a path here, or a digest or name at the chief.
 
         ``options``: the further fields of `company.views.JobSubmit`, such as name, where, priority, max_fails, time_limit_s.
+        ``engine``: "local", or "dask" and "ray" with the ``address`` of a cluster of yours: the same package there, without the chief.
         """
         from company.client.job import Job
 
+        if engine != "company":
+            from company.client.engine_run import submit_to_engine
+
+            return submit_to_engine(engine, package, data, address=address, params=params, progress=progress, options=options)
+        if address is not None:
+            raise UsageError("engine-address", "engine 'company' takes no address", hint="connect() to the chief that you mean")
         package_ref, data_ref = str(package), str(data)
         has_package, has_data = is_here(package), is_here(data)  # what is missing is said before anything is sent
         if has_package:

@@ -6,25 +6,21 @@ Holding one costs nothing and loses nothing: the job lives at the chief, and ``c
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from company.client.transport import path_of
-from company.errors import FragmentsFailed, IntegrityError, JobCancelled, JobFailed, WaitTimedOut
+from company.client.waited import Waited
+from company.errors import IntegrityError
 from p2p.base.record import record
 
 if TYPE_CHECKING:
     from company.client.client import Client
-    from company.client.progress import Bar
 
-ENDED = ("done", "failed", "cancelled")
 MAX_LOG_LINES = 100_000
 MAX_RESULT_BYTES = 1 << 32
-POLL_S = 25.0  # one long poll
-BAR_POLL_S = 1.0  # where somebody looks
 FOLLOW_TIMEOUT_S = 3600.0
 Progress = Callable[[str, int, int], None]
 
@@ -37,27 +33,22 @@ class FragmentResult:
     value: Any
 
 
-class Job:
+class Job(Waited):
     """A job of a chief. ``view`` is what was last seen of it."""
 
     def __init__(self, client: Client, view: Mapping[str, Any]) -> None:
+        super().__init__(view)
         self._client = client
-        self.view: dict[str, Any] = dict(view)
 
     @property
-    def id(self) -> str:
-        """The full id."""
-        return str(self.view["id"])
+    def failures_hint(self) -> str:
+        """A command."""
+        return f"company job failures {self.id}"
 
     @property
-    def state(self) -> str:
-        """The state last seen."""
-        return str(self.view["state"])
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the state last seen is a final one."""
-        return self.state in ENDED
+    def goes_on_hint(self) -> str:
+        """A command."""
+        return f"it goes on: company job watch {self.id}"
 
     def __repr__(self) -> str:
         counts = self.view.get("fragments") or {}
@@ -80,50 +71,6 @@ class Job:
 
         follow(self)
 
-    def wait(self, timeout_s: float | None = None, *, check: bool = False, progress: bool | None = None) -> Job:
-        """Return when the job has ended. Raises `WaitTimedOut`; with ``check`` also what `raise_for_state` raises.
-
-        ``progress``: a bar, by default where standard error is a terminal.
-        """
-        from company.client.progress import bar_of
-
-        bar = bar_of(str(self.view.get("name") or self.id), None, progress)
-        try:
-            self._wait(timeout_s, bar)
-        finally:
-            if bar is not None:
-                bar.close()
-        if check:
-            self.raise_for_state()
-        return self
-
-    def _wait(self, timeout_s: float | None, bar: Bar | None) -> None:
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            left = POLL_S if end is None else min(POLL_S, max(0.0, end - time.monotonic()))
-            self.status(wait_s=left if bar is None else min(left, BAR_POLL_S))
-            if self.is_over:
-                return
-            if bar is not None:
-                counts = self.view.get("fragments") or {}
-                bar.reach(int(counts.get("done", 0)) + int(counts.get("failed", 0)), counts.get("total"))
-            if end is not None and time.monotonic() >= end:
-                text = f"{self.id} is still {self.state} after {timeout_s:g} s"
-                raise WaitTimedOut("wait-timed-out", text, hint=f"it goes on: company job watch {self.id}", job=self.id)
-
-    def raise_for_state(self) -> None:
-        """Raise `JobFailed`, `JobCancelled` or `FragmentsFailed` unless the job is whole."""
-        reason = self.view.get("reason") or {}
-        if self.state == "failed":
-            text = str(reason.get("text") or f"{self.id} failed")
-            raise JobFailed("job-failed", text, hint=f"company job failures {self.id}", job=self.id, groups=self.errors())
-        if self.state == "cancelled":
-            raise JobCancelled("job-cancelled", f"{self.id} was cancelled", job=self.id)
-        failed = int((self.view.get("fragments") or {}).get("failed", 0))
-        if self.state == "done" and failed:
-            text = f"{failed} fragments of {self.id} failed"
-            raise FragmentsFailed("fragments-failed", text, hint=f"company job failures {self.id}", job=self.id)
-
     def explain(self, fragment: int | None = None) -> list[dict[str, Any]]:
         """Why it waits, runs or failed: reasons with code, text, facts, actions."""
         return self._client.explain(self.id if fragment is None else f"{self.id}/{fragment}")
@@ -132,10 +79,6 @@ class Job:
         """The fragments that failed at least once: items, total, returned, truncated."""
         found = self._client.transport.json("GET", path_of("jobs", self.id, "failures"), query={"limit": limit, "offset": offset})
         return dict(found)
-
-    def errors(self) -> list[dict[str, Any]]:
-        """Failures in groups of the same cause, exception and message, the largest first."""
-        return group_failures(self.failures()["items"])
 
     def logs(self, *, fragment: int | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
         """What its modules printed and its story, line by line; ``follow`` goes on until the job has ended."""
@@ -272,31 +215,6 @@ class Job:
         if isinstance(found, dict) and "state" in found:
             self.view = found
         return self
-
-
-def group_failures(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Failures in groups of the same cause, exception and place, the largest first."""
-    groups: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for item in items:
-        place = _last_place(str(item.get("traceback", "")))
-        key = (str(item.get("cause", "")), str(item.get("exc_type", "")), place or str(item.get("message", "")))
-        empty = {"cause": key[0], "exc_type": key[1], "place": place, "message": item.get("message", ""), "count": 0}
-        group = groups.setdefault(key, empty | {"fragments": [], "first": item})
-        group["count"] += 1
-        if len(group["fragments"]) < 20:
-            group["fragments"].append(item.get("fragment"))
-    return sorted(groups.values(), key=lambda g: (-int(g["count"]), str(g["exc_type"]), str(g["message"])))
-
-
-def _last_place(traceback: str) -> str:
-    """``processor/main.py:14`` of the innermost frame, empty when there is none."""
-    for line in reversed(traceback.splitlines()):
-        stripped = line.strip()
-        if stripped.startswith('File "'):
-            name, _, rest = stripped[6:].partition('", line ')
-            number = rest.partition(",")[0]
-            return f"{'/'.join(name.split('/')[-2:])}:{number}"
-    return ""
 
 
 def _is_bundle(path: Path, view: Mapping[str, Any]) -> bool:

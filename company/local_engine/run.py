@@ -36,10 +36,11 @@ def run_local(
     package: Path | str, data: Path | str, *, params: Mapping[str, Any] | None = None, out: Path | str = "result", slots: int | None = None,
     progress: Callable[..., Any] | None = None, max_fails: str = "0", tries: int = MAX_TRIES, time_limit_s: float | None = None,
     memory_bytes: int | None = None, allow_none: bool = False, cluster: Cluster | None = None,
+    on_begun: Callable[[], object] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run a package on data in this machine's sandbox and leave the result's files in ``out``. Call from the main thread.
 
-    With ``cluster`` fragments run there, split and merge here.
+    With ``cluster`` fragments run there, split and merge here. ``on_begun``: called once everything that was given is found to be in order.
 
     Returns facts: fragments, done, failed, failures, files, seconds, log, artifacts, isolation.
     Raises `JobFailed` with the failures in its facts, what the package check raises, `UsageError` where no sandbox works.
@@ -67,6 +68,8 @@ def run_local(
             time_limit_s=time_limit_s or info.time_limit_s, memory_bytes=memory_bytes or info.memory_bytes,
             site=environment_of(info.requirements, folder), cluster=cluster, allow_none=allow_none,
         )  # fmt: skip
+        if on_begun is not None:
+            on_begun()
         logs, artifacts = LogFile(beside(out, ".log")), Artifacts(beside(out, ".artifacts"))
         try:
             isolation, ended = _run(plan, logs, artifacts, progress, allow_none)

@@ -15,7 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from company.errors import TEMPORARY, USAGE
+from company.client import Client
+from company.client.address import ChiefAddress
+from company.errors import TEMPORARY, USAGE, FragmentsFailed
 from tests.support.clusters import RAY_ENVIRON, cluster_running
 from tests.support.company_processes import write_package
 
@@ -89,6 +91,43 @@ def test_failures_are_told_as_they_are_here(cluster: tuple[str, str], data: Path
     assert [f["cause"] for f in there["failures"]] == ["raised", "exited", "time-limit"]
     assert "processor/main.py" in there["failures"][0]["traceback"]
     assert (tmp_path / "there" / "all.json").read_bytes() == (tmp_path / "here" / "all.json").read_bytes()
+
+
+def test_a_client_hands_a_package_to_the_cluster_as_it_does_to_its_chief(
+    cluster: tuple[str, str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = package(
+        tmp_path / "p",
+        """
+        import time
+        def process(fragment):
+            time.sleep(0.02)
+            print("at", fragment[0])
+            if fragment[0] == 7:
+                raise ValueError("seven")
+            return fragment
+        """,
+    )
+    for name, value in RAY_ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    client = Client(ChiefAddress(False, "127.0.0.1", 9, "none"))  # nobody is asked there
+    seen: list[tuple[str, int, int]] = []
+    found = {}
+    for engine, address in (cluster, ("local", None)):
+        options: dict[str, Any] = {"params": {"n": 30}, "max_fails": "1", "retries": 2, "progress": lambda *told: seen.append(told)}
+        with client.submit(made, data, engine=engine, address=address, **options) as run_:  # type: ignore[call-overload]
+            assert (run_.wait(100, progress=False).state, run_.view["engine"]) == ("done", engine), run_.view
+            assert run_.view["fragments"] == {"done": 29, "failed": 1, "total": 30}
+            with pytest.raises(FragmentsFailed):
+                run_.raise_for_state()
+            (path,) = run_.download(tmp_path / engine)
+            keys = ("fragment", "tries", "final", "cause", "exc_type", "message", "preview", "traceback")
+            told = [{k: f[k] for k in keys} for f in run_.failures()["items"]]
+            found[engine] = path.read_bytes(), told, run_.errors()[0]["place"], [line["text"] for line in run_.logs(fragment=3)]
+        assert not run_.folder.exists()
+    assert found[cluster[0]] == found["local"]
+    assert found["local"][2:] == ("processor/main.py:7", ["at 3\n"])
+    assert len({done for _, done, _ in seen}) > 2 and seen[-1][0] == "run", "progress was told while it ran"
 
 
 def test_a_slot_that_is_killed_costs_nothing_but_time(cluster: tuple[str, str], data: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from company.client import Client, connect
 from company.client import upload as upload_module
 from company.client.address import parse_url
-from company.client.job import group_failures
+from company.client.waited import group_failures
 from company.errors import (
     ChiefUnreachable,
     ConfigurationError,
