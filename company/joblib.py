@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from company.client.executor import Executor
 
 
-def register(client: Client | None = None, *, make_default: bool = False) -> None:
+def register(
+    client: Client | None = None, *, make_default: bool = False, on_unopened: Callable[[str], object] | None = None
+) -> None:  # fmt: skip
     """Make the backend "company" known to joblib. ``client``: default `company.connect()` when it is first used.
+
+    ``make_default``: also for programs that name no backend; where they say nothing of ``n_jobs``, they run alone as ever.
+    ``on_unopened``: as of `company.Executor`.
 
     >>> import company, joblib
     >>> from company.joblib import register
@@ -29,7 +34,9 @@ def register(client: Client | None = None, *, make_default: bool = False) -> Non
     """
 
     def make(**options: Any) -> CompanyBackend:
-        return CompanyBackend(client=options.pop("client", client), **options)
+        backend = CompanyBackend(client=options.pop("client", client), on_unopened=on_unopened, **options)
+        backend.default_n_jobs = 1 if make_default else -1
+        return backend
 
     register_parallel_backend("company", make, make_default=make_default)
 
@@ -41,9 +48,12 @@ class CompanyBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     supports_inner_max_num_threads = False
     default_n_jobs = -1
 
-    def __init__(self, client: Client | None = None, nesting_level: int | None = None, memory: str | None = "2GiB", **options: Any) -> None:
+    def __init__(
+        self, client: Client | None = None, nesting_level: int | None = None, memory: str | None = "2GiB",
+        on_unopened: Callable[[str], object] | None = None, **options: Any,
+    ) -> None:  # fmt: skip
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=None, **options)
-        self._client, self._memory = client, memory
+        self._client, self._memory, self._on_unopened = client, memory, on_unopened
         self._executor: Executor | None = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -59,7 +69,7 @@ class CompanyBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         if self._executor is None:
             from company.client.executor import Executor
 
-            self._executor = Executor(self._client, memory=self._memory, name="joblib")
+            self._executor = Executor(self._client, memory=self._memory, name="joblib", on_unopened=self._on_unopened)
         return self._executor
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Future[Any]], None] | None = None) -> Future[Any]:

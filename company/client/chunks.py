@@ -5,17 +5,20 @@ A result's pickle comes from a sandbox of the company's own workers, for a call 
 
 from __future__ import annotations
 
+import io
 import pickle
 from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from company.client import calls_entry as entry
-from company.client.functions import NotPortable, check_safe, dumps
+from company.client.functions import check_safe, dumps, module_names
 from p2p.base.record import record
 
 TARGET_NS = 50_000_000  # a chunk takes about this long: short enough to spread, long enough to be worth its way
 TARGET_BYTES = 1 << 20
 MAX_CALLS = 32_768
+_GLOBALS = (type, FunctionType, BuiltinFunctionType)
 GROWTH = 8  # from one chunk to the next, while what was measured is little
 
 
@@ -46,34 +49,58 @@ class Pace:
 
 @record
 class Opened:
-    """The results of one chunk. ``failed``: positions whose value is what is told of an exception."""
+    """The results of one chunk. ``failed``: positions whose value is what is told of an exception.
+
+    ``unopened``: why its function or arguments could not be opened, so that nothing of it was run, "" for all others.
+    """
 
     ns: int
     values: list[Any]
     failed: frozenset[int]
     printed: str
+    unopened: str = ""
 
 
-def encode_chunk(key: bytes, source: bytes | str | None, kind: int, calls: list[Any]) -> bytes:
-    """The bytes of one fragment. Raises `NotPortable` naming what cannot travel."""
+def encode_chunk(key: bytes, source: bytes | str | None, kind: int, calls: list[Any]) -> tuple[bytes, frozenset[str]]:
+    """The bytes of one fragment, and the modules that opening its arguments imports. Raises `NotPortable` naming what cannot travel."""
     from p2p.base.codec import CodecError, encode_value
 
     if kind & entry.SAFE:
         try:
-            return encode_value([key, source, kind, calls])
+            return encode_value([key, source, kind, calls]), frozenset()
         except CodecError:
             for call in calls:
                 check_safe(call, "argument")
             raise
     try:
-        payload = pickle.dumps(calls, 5)
-        if b"__main__" in payload:  # classes of the script itself are not there where it is opened
-            payload = dumps(calls)
-    except NotPortable:
-        raise
+        payload, modules = _pickled(calls)
+        is_whole = b"__main__" not in payload  # classes of the script itself are not there where it is opened
     except Exception:  # noqa: BLE001 - by value, or with the name of what cannot
+        is_whole = False
+    if not is_whole:
         payload = dumps(calls)
-    return encode_value([key, source, kind, payload])
+        modules = frozenset(module_names(payload))
+    return encode_value([key, source, kind, payload]), modules
+
+
+class _Noting(pickle.Pickler):
+    """A pickler that notes the modules of the classes and functions that it names; numbers, texts and their lists it never asks about."""
+
+    def __init__(self, buffer: io.BytesIO) -> None:
+        super().__init__(buffer, 5)
+        self.modules: set[str] = set()
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, _GLOBALS):
+            self.modules.add(str(value.__module__))
+        return NotImplemented
+
+
+def _pickled(calls: list[Any]) -> tuple[bytes, frozenset[str]]:
+    buffer = io.BytesIO()
+    pickler = _Noting(buffer)
+    pickler.dump(calls)
+    return buffer.getvalue(), frozenset(pickler.modules)
 
 
 def opened(body: bytes | memoryview, calls: int | None) -> Opened:
@@ -87,7 +114,7 @@ def opened(body: bytes | memoryview, calls: int | None) -> Opened:
     ns, failed, payload, printed = found
     if failed is None:  # nothing could be run: every call has the same trouble
         count = calls if calls is not None else 1 << 16
-        return Opened(ns, [payload] * count, frozenset(range(count)), printed)
+        return Opened(ns, [payload] * count, frozenset(range(count)), printed, f"{payload[1]}: {payload[2]}")
     values = payload if type(payload) is list else pickle.loads(payload)
     if type(values) is not list or (calls is not None and len(values) != calls):
         raise IntegrityError("bad-result", f"{len(values)} results came for {calls} calls")

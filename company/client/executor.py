@@ -10,15 +10,15 @@ import concurrent.futures
 import sys
 import threading
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from company.client import calls_entry as entry
 from company.client.call_errors import FragmentError, opened_error
-from company.client.chunks import Pace, encode_chunk, opened
-from company.client.functions import Needs, NotPortable, Portable, package_files, portable
+from company.client.chunks import Opened, Pace, encode_chunk, opened
+from company.client.functions import Needs, NotPortable, Portable, needs_of, package_files, portable
 from company.client.future import Future
 from company.client.session import Chunk, Session, version_conflict
 from p2p.base.errors import UsageError
@@ -31,6 +31,7 @@ T = TypeVar("T")
 INLINE_FUNCTION_BYTES = 64 << 10  # a larger one goes into the package, once, and not with each chunk
 AHEAD_PER_SLOT = 3  # chunks under way: one that runs, one in its pipe, one on the way
 MAX_KNOWN_FUNCTIONS = 1000
+MAX_UNOPENED = 3  # chunks of one function
 UNKNOWN_LENGTH = 1 << 60
 _open: weakref.WeakSet[Executor] = weakref.WeakSet()
 
@@ -41,7 +42,8 @@ class Executor(concurrent.futures.Executor):
     ``client``: default `company.connect()`. ``where``: "own", or "trusted" and "any", which send no pickle. ``memory``, ``time_limit_s``,
     ``retries``: of one call that kills its worker; what a call raises is its result. ``echo``: show here what calls print.
     ``processes``: how many processes a call may start in its sandbox, none by default. ``progress``: bars of `map`, by default where
-    standard error is a terminal.
+    standard error is a terminal. ``on_unopened``: called with the words when a function or its arguments could not be opened on a
+    worker, so that nothing of them was run; such calls are run here then, one after the other, and after three chunks all of that function.
 
     >>> import company
     >>> with company.local(workers=2) as client, company.Executor(client) as ex:
@@ -52,7 +54,7 @@ class Executor(concurrent.futures.Executor):
     def __init__(
         self, client: Client | None = None, *, where: str = "own", memory: str | None = None, time_limit_s: float | None = None,
         retries: int = 3, name: str = "calls", echo: bool = False, priority: int | None = None, processes: int = 0,
-        progress: bool | None = None,
+        progress: bool | None = None, on_unopened: Callable[[str], object] | None = None,
     ) -> None:  # fmt: skip
         from company.client.client import connect
 
@@ -63,11 +65,14 @@ class Executor(concurrent.futures.Executor):
         self._flags = (entry.SAFE if self._safe else 0) | (entry.ECHO if echo else 0)
         self._memory, self._time_limit_s, self._name, self._processes = memory, time_limit_s, name, processes
         self._options = {"where": where, "retries": retries, "priority": priority}
-        self._progress = progress
+        self._progress, self.on_unopened = progress, on_unopened
+        self._unopened: Counter[bytes] = Counter()  # chunks, by function
+        self.here = threading.RLock()  # what is run here is written for processes, not for threads
         self._lock = threading.RLock()
         self._sessions: list[tuple[Needs, frozenset[bytes], Session]] = []
         self._functions: dict[Any, Portable] = {}
         self._paces: dict[bytes, Pace] = {}
+        self._needs: dict[frozenset[str], Needs] = {}  # of arguments, by the modules that they come from
         self._pending: deque[tuple[Portable, Future[Any], tuple[Any, ...], dict[str, Any]]] = deque()
         self._flying = 0  # chunks of `submit`
         self._closed = False
@@ -83,6 +88,7 @@ class Executor(concurrent.futures.Executor):
             self._check_open()
             made = self._portable(fn)
             future: Future[T] = Future()
+            future.fn = fn if self.on_unopened is not None else None
             self._pending.append((made, future, args, kwargs))
             self._outstanding += 1
             if self._pump_thread is None:
@@ -188,18 +194,32 @@ class Executor(concurrent.futures.Executor):
     def _pace(self, made: Portable) -> Pace:
         return self._paces.setdefault(made.key, Pace())
 
-    def _session_for(self, made: Portable) -> Session:
-        """A session whose package has all that ``made`` needs; another is opened where none has."""
+    def _needs_of(self, made: Portable, modules: frozenset[str]) -> Needs:
+        """What ``made`` needs with arguments of classes and functions of ``modules``."""
+        if not modules:
+            return made.needs
+        with self._lock:
+            found = self._needs.get(modules)
+            if found is None:
+                if len(self._needs) >= MAX_KNOWN_FUNCTIONS:
+                    self._needs.clear()
+                found = self._needs[modules] = needs_of(modules)
+        if made.needs.covers(found):
+            return made.needs
+        return Needs(found.files | made.needs.files, found.requirements | made.needs.requirements)
+
+    def _session_for(self, made: Portable, wanted: Needs) -> Session:
+        """A session whose package has all that is needed; another is opened where none has."""
         is_large = len(made.source) > INLINE_FUNCTION_BYTES
         with self._lock:
             for needs, carried, session in self._sessions:
-                if needs.covers(made.needs) and (not is_large or made.key in carried):
+                if needs.covers(wanted) and (not is_large or made.key in carried):
                     return session
             conflict = version_conflict(self.client) if not self._sessions else None
             if conflict is not None:
                 raise conflict
             functions = {made.key: made.source} if is_large and isinstance(made.source, bytes) else {}
-            needs = Needs(dict(made.needs.files), set(made.needs.requirements))
+            needs = Needs(dict(wanted.files), set(wanted.requirements))
             limits: dict[str, Any] = {"memory": self._memory, "time_limit_s": self._time_limit_s, "processes": self._processes}
             files = package_files(needs, functions, name=self._name, **limits)
             session = Session(self.client, files, name=self._name, options=self._options)
@@ -208,9 +228,10 @@ class Executor(concurrent.futures.Executor):
 
     def send_chunk(self, made: Portable, kind: int, calls: list[Any], done: Callable[[Chunk, Any, Any], None]) -> Chunk:
         """Send calls as one fragment. Raises `NotPortable` for a value that cannot travel."""
-        session = self._session_for(made)
         source = made.source if len(made.source) <= INLINE_FUNCTION_BYTES else None
-        chunk = Chunk(encode_chunk(made.key, source, kind | self._flags, calls), len(calls), done)
+        body, modules = encode_chunk(made.key, source, kind | self._flags, calls)
+        session = self._session_for(made, self._needs_of(made, modules))
+        chunk = Chunk(body, len(calls), done)
         session.put(chunk)
         chunk.job = session.job
         return chunk
@@ -251,6 +272,9 @@ class Executor(concurrent.futures.Executor):
         return made, group
 
     def _launch(self, made: Portable, group: list[tuple[Future[Any], tuple[Any, ...], dict[str, Any]]]) -> None:
+        if self.stays_here(made):
+            threading.Thread(target=self._run_here, args=(group,), name="company-here", daemon=True).start()
+            return
         futures = [future for future, _, _ in group]
         calls = [(args, kwargs) for _, args, kwargs in group]
 
@@ -289,6 +313,9 @@ class Executor(concurrent.futures.Executor):
                 self._fail([future for future, _, _ in group], error)
                 return
             result = opened(body, chunk.calls)
+            if self.unopened(made, result):
+                threading.Thread(target=self._run_here, args=(group,), name="company-here", daemon=True).start()
+                return
             self._pace(made).observe(chunk.calls, result.ns, len(chunk.body))
             if result.printed:
                 sys.stdout.write(result.printed)
@@ -299,22 +326,44 @@ class Executor(concurrent.futures.Executor):
                 else:
                     future.set_result(result.values[position])
         except BaseException as error:  # noqa: BLE001 - a result that cannot be opened here
-            self._fail([future for future, _, _ in group if not future.done()], error)
+            self._fail([future for future, _, _ in group], error)
             return
-        finally:
-            group_size = len(group) if body is not None else 0
-        with self._work:
-            self._flying -= 1
-            self._outstanding -= group_size
-            self._work.notify_all()
+        self._settled(len(group))
+
+    def unopened(self, made: Portable, result: Opened) -> bool:
+        """Whether a chunk is to be run here, since a worker could not open it; says so."""
+        if not result.unopened or self.on_unopened is None:
+            return False
+        with self._lock:
+            if len(self._unopened) >= MAX_KNOWN_FUNCTIONS:
+                self._unopened.clear()
+            self._unopened[made.key] += 1
+        self.on_unopened(result.unopened)
+        return True
+
+    def stays_here(self, made: Portable) -> bool:
+        """Whether workers could not open calls of this function so often that no more are sent."""
+        return self._unopened[made.key] >= MAX_UNOPENED
+
+    def _run_here(self, group: list[tuple[Future[Any], tuple[Any, ...], dict[str, Any]]]) -> None:
+        with self.here:
+            for future, args, kwargs in group:
+                try:
+                    future.set_result(future.fn(*args, **kwargs))
+                except BaseException as error:  # noqa: BLE001 - what the call raises is its result
+                    future.set_exception(error)
+        self._settled(len(group))
 
     def _fail(self, futures: list[Future[Any]], error: BaseException) -> None:
         for future in futures:
             if not future.done():
                 future.set_exception(error)
+        self._settled(len(futures))
+
+    def _settled(self, calls: int) -> None:
         with self._work:
             self._flying -= 1
-            self._outstanding -= len(futures)
+            self._outstanding -= calls
             self._work.notify_all()
 
 

@@ -65,9 +65,14 @@ def portable(fn: Callable[..., Any], *, safe: bool = False) -> Portable:
     if safe:
         return _by_name(fn)
     source = dumps(fn)
+    return Portable(hashlib.blake2b(source, digest_size=16).digest(), source, needs_of(module_names(source)))
+
+
+def needs_of(modules: Iterable[str]) -> Needs:
+    """What these modules need where they are imported. Raises `NotPortable` for one that cannot travel."""
     needs = Needs()
-    _gather(module_names(source), needs)
-    return Portable(hashlib.blake2b(source, digest_size=16).digest(), source, needs)
+    _gather(set(modules), needs)
+    return needs
 
 
 def dumps(value: Any) -> bytes:
@@ -94,10 +99,8 @@ def _by_name(fn: Callable[..., Any]) -> Portable:
     if module_name == "__main__":
         text = f"{_named(fn)} is defined in the script itself, which can only be sent by pickle, to own workers alone"
         raise NotPortable("needs-pickle", text, hint="move it into a module beside the script", value=_named(fn))
-    needs = Needs()
-    _gather({str(module_name)}, needs)
     source = f"{module_name}:{name}"
-    return Portable(hashlib.blake2b(source.encode(), digest_size=16).digest(), source, needs)
+    return Portable(hashlib.blake2b(source.encode(), digest_size=16).digest(), source, needs_of([str(module_name)]))
 
 
 def check_safe(value: Any, where: str) -> None:

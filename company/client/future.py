@@ -20,6 +20,7 @@ class Future(concurrent.futures.Future[T]):
         super().__init__()
         self._chunk: Chunk | None = None
         self._at = 0
+        self.fn: Any = None  # what is called, for an executor that may have to call it here
         self._bound = threading.Event()  # not the future's own condition: those who wait for a result take any wake for its end
         self.add_done_callback(lambda _: self._bound.set())
 

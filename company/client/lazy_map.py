@@ -129,7 +129,8 @@ class LazyMap(Iterator[Any]):
             if body is not None:
                 try:
                     sent.result = opened(body, len(calls))
-                    self._pace.observe(len(calls), sent.result.ns, max(len(chunk.body), len(body)))
+                    if not sent.result.unopened:
+                        self._pace.observe(len(calls), sent.result.ns, max(len(chunk.body), len(body)))
                 except BaseException as error:  # noqa: BLE001 - told to whoever asks for the result
                     sent.error = error
             else:
@@ -142,6 +143,9 @@ class LazyMap(Iterator[Any]):
             self._under_way.append(sent)
         else:
             self._under_way.insert(at, sent)
+        if self._executor.stays_here(self._made):
+            sent.is_done = True
+            return
         try:
             sent.chunk = self._executor.send_chunk(self._made, self._kind, calls, done)
         except NotPortable as error:
@@ -181,6 +185,8 @@ class LazyMap(Iterator[Any]):
 
     def _values(self, sent: _Sent) -> Iterator[Any]:
         result, client = sent.result, self._executor.client
+        if sent.chunk is None and sent.error is None:
+            return self._here(sent.calls)
         if result is None:
             error = sent.error
             if isinstance(error, dict):
@@ -188,11 +194,23 @@ class LazyMap(Iterator[Any]):
                 error = FragmentError.of_death(client, sent.chunk, error, (sent.calls[0],))
             assert error is not None
             return iter([_Raised(error)] * len(sent.calls))
+        if self._executor.unopened(self._made, result):
+            return self._here(sent.calls)
         if result.printed:
             sys.stdout.write(result.printed)
         if not result.failed:
             return iter(result.values)
         return self._with_errors(sent, result)
+
+    def _here(self, calls: list[Any]) -> Iterator[Any]:
+        """What could not be opened there: nothing of it has run."""
+        for call in calls:
+            try:
+                with self._executor.here:
+                    value = self._fn(*call) if self._kind & 3 else self._fn(call)
+            except Exception as error:  # noqa: BLE001 - what the call raises is its result
+                value = _Raised(error)
+            yield value
 
     def _with_errors(self, sent: _Sent, result: Opened) -> Iterator[Any]:
         assert sent.chunk is not None

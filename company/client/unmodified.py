@@ -20,7 +20,7 @@ import runpy
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from company.client.client import Client
@@ -33,14 +33,18 @@ class Front:
     """The executor that all pools of the program share, and what could not go to it."""
 
     def __init__(self, client: Client) -> None:
-        self.executor = Executor(client, name="run-script", echo=True, memory="2GiB", progress=False)
         self.said: set[str] = set()
+        self.executor = Executor(client, name="run-script", echo=True, memory="2GiB", progress=False, on_unopened=self.unopened)
 
     def say(self, text: str) -> None:
         """Once, to standard error."""
         if text not in self.said:
             self.said.add(text)
             print(f"company: {text}", file=sys.stderr)
+
+    def unopened(self, words: str) -> None:
+        """A worker could not open a call: classes that the program makes while it runs are on this machine only."""
+        self.say(f"runs on this machine, since a worker could not open it: {words}")
 
     def is_portable(self, fn: Callable[..., Any]) -> bool:
         """Whether ``fn`` can go to the company; says so where it cannot."""
@@ -305,7 +309,10 @@ def put_in_place(front: Front) -> None:
     """From now on pools of this process are the company's."""
     Pool.front = PoolExecutor.front = front
     multiprocessing.Pool = Pool  # type: ignore[assignment]
-    multiprocessing.pool.Pool = Pool  # type: ignore[assignment,misc]
+    pools = ModuleType("multiprocessing.pool")  # another module of that name: pools of threads need what the original calls Pool
+    pools.__dict__.update(multiprocessing.pool.__dict__)
+    pools.Pool = Pool  # type: ignore[attr-defined]
+    vars(multiprocessing)["pool"] = sys.modules["multiprocessing.pool"] = pools
     for method in ("spawn", "fork", "forkserver"):
         multiprocessing.get_context(method).Pool = Pool  # type: ignore[assignment,method-assign]
     concurrent.futures.ProcessPoolExecutor = PoolExecutor  # type: ignore[assignment,misc]
@@ -333,7 +340,9 @@ class _WhenJoblibComes:
 
         def execute_and_register(module: Any) -> None:
             execute(module)
-            importlib.import_module("company.joblib").register(self._front.executor.client, make_default=True)
+            importlib.import_module("company.joblib").register(
+                self._front.executor.client, make_default=True, on_unopened=self._front.unopened
+            )
 
         spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
@@ -341,8 +350,6 @@ class _WhenJoblibComes:
 
 def run_divided(script: Path, front: Front, after_s: float) -> None:
     """Run ``script`` as `runpy.run_path` would, its safe loops divided. What is left alone is run as it stands."""
-    from types import ModuleType
-
     from company.client.divided import Divider
     from company.divide_rewrite import HELPER, rewrite
 

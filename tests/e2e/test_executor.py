@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
+import operator
 import pickle
 import subprocess
 import sys
@@ -158,6 +159,29 @@ def test_a_call_that_kills_its_worker_fails_alone(company: RunningCompany) -> No
 def test_large_arguments_and_results_travel(ex: company_module.Executor) -> None:
     assert ex.submit(len, bytes(9 << 20)).result(120) == 9 << 20
     assert ex.submit(bytes, 9 << 20).result(120) == bytes(9 << 20)
+
+
+def test_a_module_that_only_arguments_need_travels_with_them(ex: company_module.Executor) -> None:
+    names = operator.attrgetter("name")
+    assert list(ex.map(names, [samples.Named("a"), samples.Named("b")])) == ["a", "b"]
+    assert ex.submit(names, samples.Named("c")).result(60) == "c"
+    assert ex.submit(callable, samples.square).result(60) is True, "a function, too"
+
+
+def test_what_cannot_be_opened_there_is_run_here_when_asked_for(company: RunningCompany, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = type("Made", (), {"__module__": samples.__name__, "value": 7})  # while the program runs: in no source
+    monkeypatch.setattr(samples, "Made", made, raising=False)
+    value = operator.attrgetter("value")
+    said: list[str] = []
+    with company_module.Executor(company.client, on_unopened=said.append) as ex:
+        assert ex.submit(value, made()).result(60) == 7
+        assert isinstance(ex.submit(operator.attrgetter("other"), made()).exception(60), AttributeError)
+        assert list(ex.map(value, [made() for _ in range(30)], chunksize=1)) == [7] * 30, "here from the fourth on, without asking"
+        assert ex.submit(value, made()).result(60) == 7
+        assert list(ex.map(abs, [-1])) == [1]
+    assert said and all("Made" in words for words in said)
+    with company_module.Executor(company.client) as ex, pytest.raises(AttributeError, match="Made"):
+        ex.submit(value, made()).result(60)
 
 
 def test_closures_and_lambdas_go_by_value(ex: company_module.Executor) -> None:

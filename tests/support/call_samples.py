@@ -31,6 +31,11 @@ def die_at(x: int) -> int:
     return x
 
 
+class Named:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
 class Unpicklable:
     def __reduce__(self) -> str:
         raise RuntimeError("not me")

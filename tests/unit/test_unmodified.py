@@ -18,11 +18,12 @@ PROGRAM = """
 import sys
 from types import SimpleNamespace
 from company.client.unmodified import _WhenJoblibComes
-hook = _WhenJoblibComes(SimpleNamespace(executor=SimpleNamespace(client=None)))
+hook = _WhenJoblibComes(SimpleNamespace(executor=SimpleNamespace(client=None), unopened=None))
 sys.meta_path.insert(0, hook)
 import joblib
 assert hook not in sys.meta_path
 assert sys.modules["joblib"] is joblib and joblib.parallel.Parallel is joblib.Parallel and joblib.memory
+assert joblib.Parallel().n_jobs == 1, "what is sequential stays so"
 print(joblib.parallel.DEFAULT_BACKEND, "company" in joblib.parallel.BACKENDS, joblib.parallel.get_active_backend()[0].__class__.__name__)
 """
 
@@ -32,6 +33,29 @@ def test_joblib_is_executed_once_and_has_the_company_as_its_default() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[1:] == ["True", "CompanyBackend"], done.stdout
+
+
+THREADS = """
+from types import SimpleNamespace
+from company.client.unmodified import Pool, put_in_place
+put_in_place(SimpleNamespace(executor=SimpleNamespace(slots=3)))
+import multiprocessing, multiprocessing.pool
+assert multiprocessing.Pool is Pool
+here = []
+with multiprocessing.pool.ThreadPool(2, here.append, (1,)) as pool:
+    assert pool.map(abs, [-1, -2]) == [1, 2]
+with multiprocessing.get_context("spawn").Pool(3) as pool:
+    assert type(pool) is Pool
+from multiprocessing.dummy import Pool as threads
+with threads(2) as pool:
+    assert pool.apply(abs, (-3,)) == 3
+assert here == [1, 1]
+"""
+
+
+def test_pools_of_threads_stay_what_they_are() -> None:
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @dataclass
