@@ -53,7 +53,7 @@ class BenchCompany(DemoCompany):
 
     def submit(self, package: str, *, options: dict[str, Any] | None = None, **params: Any) -> Job:
         """Submit a job of an uploaded package."""
-        return self.client.submit(self.packages[package], self.dataset, params=params, **(options or {}))
+        return self.client.submit(self.packages[package], self.dataset, engine="company", params=params, **(options or {}))
 
     def finish(self, job: Job) -> Any:
         """Wait for a job's end and return its value. Raises `RuntimeError` when it did not end well."""

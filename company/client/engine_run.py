@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from company.client.waited import Waited
-from company.errors import CompanyError, NotReadyError
+from company.errors import TEMPORARY, USAGE, CompanyError, NotReadyError
 from company.package import check_package, check_params, read_package
-from p2p.base.errors import Unavailable, UsageError
+from p2p.base.errors import ParallelError, Unavailable, UsageError
 
 ENGINES = ("local", "dask", "ray")
 BEGIN_S = 180.0  # importing Ray and connecting takes long on a busy machine
@@ -209,7 +209,8 @@ def submit_to_engine(
 
 
 def _refusal(told: Mapping[str, Any]) -> Exception:
-    kind: type[UsageError | Unavailable | CompanyError] = {2: UsageError, 75: Unavailable}.get(int(told["exit_code"]), CompanyError)
+    kinds: dict[int, type[ParallelError]] = {USAGE: UsageError, TEMPORARY: Unavailable}
+    kind = kinds.get(int(told["exit_code"]), CompanyError)
     return kind(str(told["code"]), str(told["text"]), hint=str(told.get("hint") or ""))
 
 

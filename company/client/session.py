@@ -280,7 +280,7 @@ def _open_job(client: Client, files: Mapping[str, bytes], name: str, options: Ma
     with tempfile.TemporaryDirectory(prefix="company-calls-") as folder:
         marker = Path(folder) / "calls"
         marker.write_bytes(b"calls\n")
-        job = client.submit(str(answer.json()["digest"]), marker, name=name, stream=True, max_fails="100%", **options)
+        job = client.submit(str(answer.json()["digest"]), marker, engine="company", name=name, stream=True, max_fails="100%", **options)
     return job.id
 
 

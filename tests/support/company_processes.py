@@ -182,7 +182,7 @@ class RunningCompany:
 
     def run(self, package: Path, data: Path, *, timeout_s: float = 90.0, **options: Any) -> Job:
         """Submit a job and wait for its end."""
-        return self.client.submit(package, data, **options).wait(timeout_s)
+        return self.client.submit(package, data, engine="company", **options).wait(timeout_s)
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:
