@@ -26,7 +26,7 @@ import trio
 from company.config import parse_address
 from company.home_lock import HomeLock
 from company.listening import ANY_HOST, check_exposure, is_loopback, load_certificate, page_urls
-from company.own_worker import NAME, Memory, begun_early, command_of, keep_own_worker
+from company.own_worker import NAME, Memory, begun_early, command_of, keep_own_worker, serve_own_worker
 from company.paths import Home
 from p2p.base.errors import ParallelError, UsageError
 from p2p.base.record import record
@@ -125,6 +125,8 @@ async def _chief_in(
             is_peer = network is not None and channel.purpose in purposes
             await (network.door if is_peer else chief.sessions).on_channel(channel)
 
+        if worker is not None:  # before the port, so that it never has to take that
+            await nursery.start(serve_own_worker, home.chief.socket, chief.identity, registry, on_channel)
         chief.addresses.rpc = await nursery.start(
             lambda task_status: serve_rpc(
                 identity=chief.identity, host=None if host in ("0.0.0.0", "*", "") else host, port=port, registry=registry,

@@ -12,16 +12,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import trio
 
 from company.home_lock import holder_pid
-from company.paths import Home
+from company.paths import OWN_NAME, Home
+from p2p.base.errors import Unavailable
 from p2p.base.record import record
 
-NAME = "local"
+if TYPE_CHECKING:
+    from p2p.base.keys import Identity
+    from p2p.net.channel import Registry
+    from p2p.net.rpc import OnChannel
+
+NAME = OWN_NAME
 RESTART_S = 2.0
 LEAVE_S = 0.5  # between the two signals: the first says leave, the second at once, because a chief that stops takes no more results
 KILL_S = 1.5
@@ -53,6 +60,19 @@ def begun_early(home: Home, command: Sequence[str] | None) -> Iterator[subproces
         if process.stdin is not None and not process.stdin.closed:
             process.kill()
             process.communicate()
+
+
+async def serve_own_worker(
+    path: Path, identity: Identity, registry: Registry, on_channel: OnChannel, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Let it reach its chief without TLS, where the system can; else it dials the port as any other worker does."""
+    from p2p.net.local import serve_local
+
+    try:
+        await serve_local(identity=identity, path=path, registry=registry, on_channel=on_channel, task_status=task_status)
+    except Unavailable as error:
+        _log.warning("the chief's own worker uses the port: %s", error.text)
+        task_status.started()
 
 
 async def keep_own_worker(

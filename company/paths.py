@@ -15,6 +15,7 @@ from p2p.base.record import record
 
 ROOT_HOME = "/var/lib/company"  # for uid 0: a system service has no use for a user's data directory
 MAX_NAME_CHARS = 100
+OWN_NAME = "local"  # of the worker that a chief runs itself
 _NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -143,6 +144,11 @@ class ChiefHome:
     def address_file(self) -> Path:
         """0600 JSON of the running chief: http, rpc, dht, token, pid, started."""
         return self.run / "address.json"
+
+    @property
+    def socket(self) -> Path:
+        """Where the chief's own worker reaches it without TLS (`p2p.net.local`); 0600."""
+        return self.run / "rpc.sock"
 
     def job(self, job_id: str) -> JobDirs:
         """The directories of one job; not created here."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from company import messages as m
-from p2p.base.errors import PeerError, Unavailable
+from p2p.base.errors import MalformedMessage, PeerError, Unavailable
 from p2p.base.keys import Identity
 from p2p.net.channel import Channel, RefusedByPeer
+from p2p.net.local import dial_local
 from p2p.net.rpc import dial
 from p2p.net.splice import Prefixed
 from p2p.net.stream import ByteStream
@@ -25,9 +27,14 @@ NO_KEY = bytes(32)  # no Ed25519 key: dialling it shows which one the other side
 class Dialler:
     """Opens channels to one chief; remembers which way worked last, so that a dead one is not tried first every time."""
 
-    def __init__(self, identity: Identity, *, chief_key: bytes, addresses: Sequence[str], via: str | None, via_first: bool = False) -> None:
+    def __init__(
+        self, identity: Identity, *, chief_key: bytes, addresses: Sequence[str], via: str | None, via_first: bool = False,
+        socket: Path | None = None,
+    ) -> None:  # fmt: skip
+        """``socket``: where the chief may be found on this machine, tried before all else each time."""
         self._identity = identity
         self._chief_key = chief_key
+        self._socket = socket
         ways: list[tuple[str | None, str]] = [(None, address) for address in addresses]
         relayed: list[tuple[str | None, str]] = [(via, addresses[0])] if via else []
         self._ways = relayed + ways if via_first else ways + relayed
@@ -40,6 +47,9 @@ class Dialler:
         """
         errors: list[str] = []
         wrong: PeerError | None = None
+        if (channel := await self._by_socket(purpose)) is not None:
+            self.used_via = None
+            return channel
         for way in list(self._ways):
             via, address = way
             try:
@@ -59,6 +69,21 @@ class Dialler:
         if wrong is not None:
             raise wrong
         raise Unavailable("chief-unreachable", "; ".join(errors)[:500] or "no address of the chief is known")
+
+    async def _by_socket(self, purpose: str) -> Channel | None:
+        """None where nobody serves it: no chief runs here, or it is not ours. Raises `RefusedByPeer`."""
+        if self._socket is None:
+            return None
+        try:
+            return await dial_local(
+                self._socket, identity=self._identity, expected_key=self._chief_key, purpose=purpose, registry=m.MESSAGES,
+                deadline_s=DIAL_DEADLINE_S,
+            )  # fmt: skip
+        except RefusedByPeer:
+            raise
+        except (Unavailable, PeerError, MalformedMessage) as error:
+            log.debug("not by the socket: %s", error.text)
+            return None
 
     async def _by(self, via: str | None, address: str, purpose: str) -> Channel:
         through = await open_relay(via, self._identity) if via is not None else None

@@ -16,7 +16,7 @@ import trio
 
 from company import messages as m
 from company.home_lock import HomeLock
-from company.paths import WorkerHome, make_private
+from company.paths import OWN_NAME, WorkerHome, make_private
 from company.sandbox import Sandbox
 from company.tokens import JoinToken, parse_token_untrusted
 from company.worker import events as ev
@@ -139,12 +139,19 @@ class Worker:
             if self._options.http is not None:
                 await self._listen_http(self._options.http, membership, nursery)
             dialler = Dialler(
-                self._identity, chief_key=membership.chief_key, addresses=membership.addresses, via=self._options.via or membership.via
-            )
+                self._identity, chief_key=membership.chief_key, addresses=membership.addresses, via=self._options.via or membership.via,
+                socket=self._home_socket,
+            )  # fmt: skip
             link = ChiefLink(dialler, self.results, self, self._rng)
             self._fetch = link.bulk_fetch
             await self._work(membership, link, nursery)
             nursery.cancel_scope.cancel()
+
+    @property
+    def _home_socket(self) -> Path | None:
+        """Where the chief of this home serves its own worker."""
+        options = self._options
+        return options.home.chief.socket if options.name == OWN_NAME and options.via is None else None
 
     async def _run_rest(self) -> None:
         """The same with HTTP both ways; aiohttp is imported for nobody else."""

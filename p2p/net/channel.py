@@ -30,7 +30,7 @@ from p2p.base.frames import (
 )
 from p2p.base.schema import Message, parse_any_untrusted
 from p2p.net.hello import Refused, refusal, refusal_facts_untrusted
-from p2p.net.stream import Buffer, TlsStream
+from p2p.net.stream import Buffer, FrameStream
 
 Registry = dict[int, type[Message]]
 MAX_QUEUED_MESSAGES = 4096
@@ -59,7 +59,7 @@ class RefusedByPeer(PeerError):
 class ExactReader:
     """Reads one frame at a time and knows which bytes came after it. For the hello, and for channels that are taken over."""
 
-    def __init__(self, stream: TlsStream) -> None:
+    def __init__(self, stream: FrameStream) -> None:
         self.stream = stream
         self.buffer = bytearray()
 
@@ -119,7 +119,7 @@ class Channel:
 
     def __init__(
         self,
-        stream: TlsStream,
+        stream: FrameStream,
         leftover: bytes,
         *,
         registry: Registry,
@@ -294,7 +294,7 @@ class Channel:
             self._check_open()
 
     # -- ending
-    async def detach(self) -> tuple[TlsStream, bytes]:
+    async def detach(self) -> tuple[FrameStream, bytes]:
         """Take the raw stream over, with the bytes that were already read from it. For purpose "relay" only.
 
         Everything sent before is written first. The caller then owns and closes the stream. Raises: `UsageError` for another purpose.

@@ -60,6 +60,19 @@ class Refused(Message, code=5):
     facts: Annotated[bytes, Length(0, 4096)]
 
 
+@dataclass(frozen=True, slots=True)
+class ProveServer(Message, code=6):
+    """Follows Challenge on a socket within a machine, where no TLS shows the server's key: a signature over b"parallel/v1/local" NUL and
+    what `Prove` signs after its own word."""
+
+    signature: Signature
+
+
+def local_proof_bytes(purpose: str, caller_nonce: bytes, server_nonce: bytes, server_key: bytes) -> bytes:
+    """What `ProveServer` signs."""
+    return b"parallel/v1/local\0" + purpose.encode() + b"\0" + caller_nonce + server_nonce + server_key
+
+
 def proof_bytes(purpose: str, caller_nonce: bytes, server_nonce: bytes, server_key: bytes) -> bytes:
     """What `Prove` signs. "hello" is no envelope type, so no proof can be shown as an envelope, or the other way round."""
     return b"parallel/v1/hello\0" + purpose.encode() + b"\0" + caller_nonce + server_nonce + server_key

@@ -14,7 +14,7 @@ import trio
 
 from p2p.base.errors import MalformedMessage
 from p2p.net.channel import ExactReader
-from p2p.net.stream import TlsStream
+from p2p.net.stream import FrameStream
 
 MAX_REQUEST_BYTES = 8 << 10
 PIECE_BYTES = 256 << 10
@@ -65,7 +65,7 @@ async def _read_request_untrusted(reader: ExactReader) -> tuple[str, str]:
     return words[0].decode("ascii"), path
 
 
-async def _send(stream: TlsStream, status: int, media_type: str, body: bytes, *, is_head: bool) -> None:
+async def _send(stream: FrameStream, status: int, media_type: str, body: bytes, *, is_head: bool) -> None:
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Status"
     head = (
         f"HTTP/1.1 {status} {phrase}\r\nContent-Type: {media_type}\r\nContent-Length: {len(body)}\r\n"

@@ -28,8 +28,20 @@ from p2p.net.addresses import split_address as split_address
 from p2p.net.channel import STREAM_ERRORS, Channel, ExactReader, RefusedByPeer, Registry, encode_message
 from p2p.net.clock import read_unix
 from p2p.net.endings import ENDINGS, Endings
-from p2p.net.hello import NONCE_BYTES, PROTOCOL, Challenge, Hello, Prove, Refused, Welcome, proof_bytes, refusal
-from p2p.net.stream import ByteStream, TlsStream, close_at_once, open_tls_client, open_tls_server
+from p2p.net.hello import (
+    NONCE_BYTES,
+    PROTOCOL,
+    Challenge,
+    Hello,
+    Prove,
+    ProveServer,
+    Refused,
+    Welcome,
+    local_proof_bytes,
+    proof_bytes,
+    refusal,
+)
+from p2p.net.stream import ByteStream, FrameStream, PlainStream, close_at_once, open_tls_client, open_tls_server
 from p2p.net.throttle import Pace, Throttled
 from p2p.net.tls import WrongKey, client_context, server_context
 
@@ -76,7 +88,7 @@ async def dial(
         try:
             stream = await open_tls_client(transport, client_context(expected_key))
             stage = "greeting"
-            return await _greet(stream, address, identity, expected_key, purpose, registry)
+            return await greet(stream, address, identity, expected_key, purpose, registry)
         except WrongKey as error:
             raise PeerError(
                 "wrong-key",
@@ -100,8 +112,8 @@ async def _connect(address: str, deadline_s: float) -> ByteStream:
         raise Unavailable("unreachable", f"cannot connect to {address}: {why}", peer=address) from None
 
 
-async def _greet(stream: TlsStream, address: str, identity: Identity, expected_key: bytes, purpose: str, registry: Registry) -> Channel:
-    """The caller's half of the hello. Closes the stream when it fails."""
+async def greet(stream: FrameStream, address: str, identity: Identity, expected_key: bytes, purpose: str, registry: Registry) -> Channel:
+    """The caller's half of the hello. Closes the stream when it fails. Raises as `dial`."""
     try:
         reader = ExactReader(stream)
         nonce = os.urandom(NONCE_BYTES)
@@ -109,6 +121,10 @@ async def _greet(stream: TlsStream, address: str, identity: Identity, expected_k
         challenge = await _expect(reader, Challenge, address)
         if challenge.protocol != PROTOCOL:
             raise _version_mismatch(address, challenge.protocol)
+        if isinstance(stream, PlainStream):
+            shown = await _expect(reader, ProveServer, address)
+            if not is_signed_by(expected_key, local_proof_bytes(purpose, nonce, challenge.nonce, expected_key), shown.signature):
+                raise PeerError("wrong-key", f"{address} cannot prove the key that is expected", peer=address, expected=expected_key.hex())
         proof = identity.sign(proof_bytes(purpose, nonce, challenge.nonce, expected_key))
         await _send(stream, Prove(proof))
         welcome = await _expect(reader, Welcome, address)
@@ -146,7 +162,7 @@ def _version_mismatch(address: str, theirs: object) -> PeerError:
     )
 
 
-async def _send(stream: TlsStream, message: Message) -> None:
+async def _send(stream: FrameStream, message: Message) -> None:
     await stream.send_all(encode_message(message))
 
 
@@ -208,9 +224,12 @@ class RpcServer:
         http_get: HttpGet | None = None,
         limits: RpcLimits = RpcLimits(),
         endings: Endings = ENDINGS,
+        *,
+        is_local: bool = False,
     ) -> None:
+        """``is_local``: for streams of `p2p.net.local`, which are not encrypted."""
         self._identity = identity
-        self._context = server_context(identity)
+        self._context = None if is_local else server_context(identity)
         self._registry = registry
         self._on_channel = on_channel
         self._http_get = http_get
@@ -251,10 +270,16 @@ class RpcServer:
                 del self._by_address[host]
             await close_at_once(transport)
 
+    async def _open(self, transport: ByteStream) -> FrameStream:
+        if self._context is not None:
+            return await open_tls_server(transport, self._context)
+        assert isinstance(transport, trio.SocketStream)
+        return PlainStream(transport)
+
     async def _serve(self, transport: ByteStream, address: str) -> None:
         channel: Channel | None = None
         with trio.move_on_after(self._limits.handshake_s) as handshake:
-            stream = await open_tls_server(transport, self._context)
+            stream = await self._open(transport)
             reader = ExactReader(stream)
             if self._http_get is not None and await reader.read_at_least(4) and plain_http.is_http(reader.buffer):
                 handshake.deadline = float("inf")  # has deadlines of its own
@@ -277,6 +302,9 @@ class RpcServer:
             hello = await self._read_hello(reader)
             nonce = os.urandom(NONCE_BYTES)
             await _send(stream, Challenge(PROTOCOL, nonce))
+            if isinstance(stream, PlainStream):
+                shown = self._identity.sign(local_proof_bytes(hello.purpose, hello.nonce, nonce, self._identity.public))
+                await _send(stream, ProveServer(shown))
             frame = await reader.read_frame_untrusted(max_header=HELLO_HEADER_BYTES, max_body=0)
             if frame is None:
                 raise MalformedMessage("the caller left during the greeting")

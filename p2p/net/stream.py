@@ -1,4 +1,4 @@
-"""TLS over any byte stream: an own pump between `ssl.SSLObject` and trio (I/O).
+"""TLS over any byte stream: an own pump between `ssl.SSLObject` and trio; and the same without TLS, within a machine (I/O).
 
 `trio.SSLStream` yields one 16 KiB record per call, which made large frames 1.5 times slower (research/feasibility.md). One task
 may send while another receives; a send that is cancelled or fails has lost its place in the stream, which is then closed.
@@ -8,6 +8,7 @@ Nests: the transport of one may be another (a relay carries the newcomer's own T
 from __future__ import annotations
 
 import ssl
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,6 +20,8 @@ RECORD_BYTES = 16 << 10  # most that TLS has decrypted without giving it out
 PIECE_BYTES = 256 << 10  # encrypted at once
 MAX_UNSENT_BYTES = 64 << 10  # what TLS itself may want to answer while nobody sends; more is an attack by key updates
 CLOSE_DEADLINE_S = 1.0
+SOCKET_BYTES = 1 << 20  # of a local socket's buffer, or what the system allows
+IOV_MAX = 1024  # buffers in one system call; Linux's limit
 
 
 class ByteStream(Protocol):
@@ -29,6 +32,59 @@ class ByteStream(Protocol):
     async def receive_some(self, max_bytes: int | None = None, /) -> bytes | bytearray: ...
 
     async def aclose(self) -> None: ...
+
+
+class FrameStream(Protocol):
+    """What carries frames: `TlsStream`, or a `PlainStream` within a machine."""
+
+    async def send_all(self, data: Buffer | Sequence[Buffer], /) -> None: ...
+
+    async def receive_some(self, max_bytes: int | None = None, /) -> bytes: ...
+
+    async def aclose(self) -> None: ...
+
+
+class PlainStream:
+    """A socket between two processes of one machine (`p2p.net.local`): the kernel keeps others out, so nothing is encrypted."""
+
+    def __init__(self, transport: trio.SocketStream) -> None:
+        self._transport = transport
+        self._send_lock = trio.Lock()
+        self._is_broken = False
+        for option in (trio.socket.SO_SNDBUF, trio.socket.SO_RCVBUF):
+            transport.setsockopt(trio.socket.SOL_SOCKET, option, SOCKET_BYTES)
+
+    async def send_all(self, data: Buffer | Sequence[Buffer], /) -> None:
+        """Send everything, nothing copied here. Raises: `trio.BrokenResourceError`, `trio.ClosedResourceError`."""
+        buffers: Sequence[Buffer] = [data] if isinstance(data, (bytes, bytearray, memoryview)) else data
+        async with self._send_lock:
+            if self._is_broken:
+                raise trio.BrokenResourceError("an earlier send broke this stream")
+            try:
+                await self._send(deque(memoryview(buffer).cast("B") for buffer in buffers if len(buffer)))
+            except BaseException as error:
+                # Half a frame may be out: nothing that follows could be read.
+                self._is_broken = True
+                await close_at_once(self._transport)
+                if isinstance(error, OSError):
+                    raise trio.BrokenResourceError(f"send failed: {error}") from error
+                raise
+
+    async def _send(self, left: deque[memoryview]) -> None:
+        while left:
+            sent = await self._transport.socket.sendmsg([left[at] for at in range(min(len(left), IOV_MAX))])
+            while left and sent >= len(left[0]):
+                sent -= len(left.popleft())
+            if sent:
+                left[0] = left[0][sent:]
+
+    async def receive_some(self, max_bytes: int | None = None, /) -> bytes:
+        """Return what is there, at least one byte, or b"" at the end. Loses nothing when cancelled. Raises `trio.BrokenResourceError`."""
+        return bytes(await self._transport.receive_some(max_bytes or READ_BYTES))
+
+    async def aclose(self) -> None:
+        """Close. Idempotent."""
+        await self._transport.aclose()
 
 
 class TlsStream:
