@@ -65,6 +65,7 @@ class Engine:
         self.runtimes: dict[str, JobRuntime] = {}
         self._committer = committer
         self._splitting = splitting
+        splitting.slots = lambda: state.slots.total
         self.merging = merging
         self.story = story
         self._blanks = blanks

@@ -18,12 +18,11 @@ from company.chief.requirement_wheels import RequirementWheels
 from company.chief.runtime import JobRuntime
 from company.chief.splitter import SplitError, SplitPlan, run_split
 from company.chief.store import artifacts, failures, outcomes
-from company.chief.window import WINDOW_BYTES, Large
+from company.chief.window import Large, window_limit
 from company.sandbox.sandbox import Sandbox
 from p2p.base.errors import Action, ParallelError, Reason
 from p2p.base.frames import Sizes
 
-MIN_WINDOW_BYTES = 4 << 20
 Post = Callable[[ev.Event], None]
 _log = logging.getLogger("company.chief.split")
 
@@ -37,6 +36,7 @@ class Splitting:
         self._nursery = nursery
         self._blanks = blanks
         self._running = 0
+        self.slots: Callable[[], int] = int  # how many there are to feed; none are known yet
 
     def start(self, runtime: JobRuntime, post: Post) -> None:
         """Run split from its beginning."""
@@ -150,7 +150,7 @@ class Splitting:
             if first <= index < first + len(sizes):
                 window.release(index, 1)
         post(ev.SplitProduced(job=job, first=first, sizes=sizes, costs=costs))
-        limit = max(MIN_WINDOW_BYTES, WINDOW_BYTES // max(1, self._running))
+        limit = window_limit(self.slots(), self._running)
         while window.held_bytes > limit:
             await runtime.room.wait()
 

@@ -18,7 +18,14 @@ from p2p.base.errors import InvariantBroken
 from p2p.base.frames import Sizes
 from p2p.base.record import record
 
-WINDOW_BYTES = 64 << 20
+WINDOW_BYTES = 64 << 20  # of all jobs together
+MIN_WINDOW_BYTES = 4 << 20
+
+
+def window_limit(slots: int, jobs: int) -> int:
+    """How many bytes one of ``jobs`` may hold: a slot has a batch and the next one, of a fragment each where those are large."""
+    wanted = min(WINDOW_BYTES, MIN_WINDOW_BYTES * (2 + slots))
+    return max(MIN_WINDOW_BYTES, wanted // max(1, jobs))
 
 
 @record

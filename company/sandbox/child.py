@@ -183,7 +183,8 @@ class Child:
         while not self._frames:
             if not self._unparsed:
                 self._unparsed = memoryview(await self._receive_some())
-            data, self._unparsed = self._unparsed[: self._piece_bytes], self._unparsed[self._piece_bytes :]
+            size = max(self._piece_bytes, self._parser.missing_bytes)  # what is missing is of one frame only
+            data, self._unparsed = self._unparsed[:size], self._unparsed[size:]
             try:
                 frames = self._parser.feed_untrusted(data)
                 for frame in frames:

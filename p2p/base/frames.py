@@ -22,6 +22,7 @@ PREAMBLE = struct.Struct("<IIQ")
 MAX_HEADER_BYTES = 64 << 10
 MAX_COUNT = 1 << 20
 MAX_BODY_BYTES = 16 << 20
+SMALL_PIECE_BYTES = 4 << 10  # pieces of an unfinished frame below it are put together at once
 Sizes = npt.NDArray[np.uint32]
 NO_SIZES: Sizes = np.empty(0, dtype="<u4")
 
@@ -66,45 +67,57 @@ class FrameParser:
     def __init__(self, *, max_body: int = MAX_BODY_BYTES, max_count: int = MAX_COUNT) -> None:
         self._max_body = max_body
         self._max_count = max_count
-        self._buffer = bytearray()
+        self._pieces: list[bytearray | memoryview] = []  # of the unfinished frame: joined once, when all of it is here
+        self._held = 0
         self._need = PREAMBLE.size
 
     @property
     def missing_bytes(self) -> int:
         """How many bytes are wanted before another frame can be complete, at least 1."""
-        return max(1, self._need - len(self._buffer))
+        return max(1, self._need - self._held)
 
     @property
     def is_idle(self) -> bool:
         """Whether the stream stands between two frames."""
-        return not self._buffer
+        return not self._held
 
     def feed_untrusted(self, data: bytes | memoryview) -> list[Frame]:
-        """Take bytes, return the frames they complete. Raises only `MalformedMessage`."""
-        self._buffer += data
+        """Take bytes, return the frames they complete. Raises only `MalformedMessage`. What never changes is not copied before that."""
+        if self._held + len(data) < self._need:
+            self._keep(data)
+            return []
+        view = _constant(data)
+        if self._held:
+            view = memoryview(b"".join((*self._pieces, view)))
+            self._pieces, self._held = [], 0
         frames: list[Frame] = []
-        view: memoryview | None = None
         position = 0
-        total = len(self._buffer)
+        total = len(view)
         while True:
             left = total - position
+            self._need = PREAMBLE.size
             if left < PREAMBLE.size:
-                self._need = PREAMBLE.size
                 break
-            header_len, count, body_len = PREAMBLE.unpack_from(self._buffer, position)
+            header_len, count, body_len = PREAMBLE.unpack_from(view, position)
             self._check_lengths(header_len, count, body_len)
-            need = PREAMBLE.size + header_len + 4 * count + body_len
+            self._need = need = PREAMBLE.size + header_len + 4 * count + body_len
             if left < need:
-                self._need = need
                 break
-            if view is None:
-                # The frames keep this buffer alive; the parser goes on with a new one.
-                view = memoryview(self._buffer).toreadonly()
             frames.append(_parse_untrusted(view[position : position + need], header_len, count))
             position += need
-        if view is not None:
-            self._buffer = bytearray(view[position:])
+        rest = view[position:]
+        self._keep(rest if 2 * len(rest) > total else bytes(rest))  # a few bytes do not keep megabytes alive
         return frames
+
+    def _keep(self, data: bytes | memoryview) -> None:
+        self._held += len(data)
+        last = self._pieces[-1] if self._pieces else None
+        if len(data) >= SMALL_PIECE_BYTES:
+            self._pieces.append(_constant(data))
+        elif isinstance(last, bytearray):
+            last += data
+        elif data:
+            self._pieces.append(bytearray(data))
 
     def _check_lengths(self, header_len: int, count: int, body_len: int) -> None:
         if header_len > MAX_HEADER_BYTES or header_len < 1:
@@ -122,6 +135,13 @@ def parse_frame_untrusted(data: bytes | memoryview, *, max_body: int = MAX_BODY_
     if len(frames) != 1 or not parser.is_idle:
         raise MalformedMessage(f"expected exactly one frame in {len(data)} bytes")
     return frames[0]
+
+
+def _constant(data: bytes | memoryview) -> memoryview:
+    """The same bytes, which nobody can change any more."""
+    if type(data) is bytes or (type(data) is memoryview and type(data.obj) is bytes):
+        return memoryview(data)
+    return memoryview(bytes(data))
 
 
 def _parse_untrusted(view: memoryview, header_len: int, count: int) -> Frame:

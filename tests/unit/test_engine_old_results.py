@@ -9,7 +9,7 @@ import pytest
 
 from company.chief.digests import range_digest
 from company.chief.engine import Engine
-from company.chief.window import FragmentWindow
+from company.chief.window import MIN_WINDOW_BYTES, WINDOW_BYTES, FragmentWindow, window_limit
 from company.messages import Outcome
 
 SIZES = np.array([3, 3], dtype="<u4")
@@ -44,3 +44,11 @@ def test_a_fragment_released_twice_does_not_take_others_with_it() -> None:
     window.release(0, 2)
     assert not window.has(1, 1)
     assert window.held_bytes == 0
+
+
+def test_a_window_is_as_wide_as_its_slots_need_and_all_jobs_share_it() -> None:
+    assert window_limit(2, 1) == 16 << 20
+    assert window_limit(100, 1) == WINDOW_BYTES
+    assert window_limit(100, 4) == WINDOW_BYTES // 4
+    assert window_limit(0, 0) == window_limit(2, 1) // 2
+    assert window_limit(1, 1000) == MIN_WINDOW_BYTES

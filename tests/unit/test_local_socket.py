@@ -161,7 +161,7 @@ async def test_a_folder_that_others_may_enter_is_used_by_neither_side(path: Path
         with pytest.raises(PeerError) as raised:
             await call(path)
         assert raised.value.code == "folder-not-private"
-    with pytest.raises(Unavailable) as refused:
+    with trio.fail_after(5), pytest.raises(Unavailable) as refused:
         await local.serve_local(identity=CHIEF, path=path, registry=MESSAGES, on_channel=echo)
     assert refused.value.code == "local-socket"
 
@@ -223,7 +223,7 @@ async def test_a_send_that_was_cancelled_ends_the_stream() -> None:
         nursery.start_soon(stream.send_all, b"x" * (32 << 20))
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+    with trio.fail_after(5), pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
         await stream.send_all(b"more")
     assert set(await read_to_end(reader)) == {ord("x")}
     await reader.aclose()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PREAMBLE = struct.Struct("<IIQ")
 _READ_BYTES = 256 << 10
 CHUNK_BYTES = 1 << 20
+LARGE_BYTES, MAX_PARTS = 64 << 10, 256  # such a message is written from where its items lie, not put together before
 
 
 class Pipe:
@@ -57,10 +58,11 @@ class Pipe:
     def write(self, header: Sequence[Any], items: Sequence[bytes] = ()) -> None:
         """Send one frame; waits while the daemon does not read."""
         packed = msgpack.packb(list(header))
-        body = b"".join(items)
-        head = _PREAMBLE.pack(len(packed), len(items), len(body)) + packed + array("I", map(len, items)).tobytes()
+        size = sum(map(len, items))
+        head = _PREAMBLE.pack(len(packed), len(items), size) + packed + array("I", map(len, items)).tobytes()
+        is_large = size >= LARGE_BYTES and len(items) <= MAX_PARTS
         with self.lock:
-            _write_all(self._fd_out, head, body)
+            _write_all(self._fd_out, (head, *items) if is_large else (head, b"".join(items)))
 
     def write_large(self, items: list[bytes]) -> list[list[int]]:
         """Send items too large to inline as CHUNKs, empty them in place, return [[offset, size], …]. Hold `lock`."""
@@ -77,9 +79,12 @@ class Pipe:
         return blobs
 
 
-def _write_all(fd: int, head: bytes, body: bytes) -> None:
-    written = os.writev(fd, (head, body))
-    total = len(head) + len(body)
-    while written < total:  # a signal came between, or the kernel takes no more than 2 GiB at once
-        rest = memoryview(head)[written:] if written < len(head) else memoryview(body)[written - len(head) :]
-        written += os.write(fd, rest)
+def _write_all(fd: int, parts: Sequence[bytes]) -> None:
+    written = os.writev(fd, parts)
+    if written == sum(map(len, parts)):
+        return
+    for part in parts:  # a signal came between, or the kernel takes no more than 2 GiB at once
+        rest = memoryview(part)[written:]
+        written = max(0, written - len(part))
+        while rest:
+            rest = rest[os.write(fd, rest) :]
