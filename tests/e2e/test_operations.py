@@ -22,6 +22,7 @@ from company.client import connect
 from company.errors import IntegrityError
 from company.home_lock import holder_pid
 from p2p.base.clock import UnixTime
+from p2p.net.local import ADDRESS
 from p2p.net.tls import browser_certificate
 from tests.support.company_processes import RunningCompany, is_alive, until, value_of, write_package
 
@@ -206,6 +207,7 @@ def test_a_chief_that_was_killed_starts_again_and_takes_its_worker_over(empty: R
     empty._client = None
     try:
         assert (empty.home / "chief/run/address.json").exists()
+        assert (empty.home / "chief/run/rpc.sock").is_socket(), "what a dead chief leaves is in nobody's way"
         done = empty.command("status")
         assert done.returncode == 69, "a stale address is no chief"
         address = first["rpc"]
@@ -213,8 +215,10 @@ def test_a_chief_that_was_killed_starts_again_and_takes_its_worker_over(empty: R
         until(lambda: empty.client.company()["slots"] == 1, "the worker of before, back")
         assert holder_pid(empty.home / "workers/local") == worker
         assert "home-in-use" not in empty.tail_of("chief", 1000)
+        until(lambda: empty.client.workers()["items"][0]["address"] == ADDRESS, "it came by the socket again")
         empty.stop("chief")
         assert not is_alive(worker)
+        assert not (empty.home / "chief/run/rpc.sock").exists()
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(worker).kill()
