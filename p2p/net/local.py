@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Never
@@ -113,6 +114,8 @@ async def _connect(path: Path) -> trio.SocketStream:
 
 
 def _check_folder(folder: Path) -> None:
+    if sys.platform != "linux":
+        raise OSError("this system does not say who is at the other end of a socket")
     found = os.stat(folder, follow_symlinks=False)
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise PeerError("folder-not-private", f"{folder} belongs to user {found.st_uid} with mode {found.st_mode & 0o777:o}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +19,7 @@ import trio.testing
 from company import messages as m
 from company.worker.dialling import Dialler
 from p2p.base.errors import MalformedMessage, PeerError, Unavailable
+from p2p.net import channel as channel_module
 from p2p.net import local
 from p2p.net.channel import Channel, ExactReader, RefusedByPeer, encode_message
 from p2p.net.endings import Endings
@@ -253,3 +255,26 @@ async def test_a_refusal_by_the_socket_is_the_chiefs_word(path: Path) -> None:
         dialler = Dialler(WORKER, chief_key=CHIEF.public, addresses=(address,), via=None, socket=path)
         with pytest.raises(RefusedByPeer):
             await dialler.open("worker")
+
+
+async def test_a_channel_whose_other_end_reads_nothing_can_be_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel_module, "CLOSE_DEADLINE_S", 0.1)
+
+    async def deaf(_: Channel) -> None:
+        await trio.sleep_forever()
+
+    async with serving(path, deaf):
+        channel = await call(path)
+        await channel.send(Say(1), sizes_of(15 << 20), bytes(15 << 20))
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            await channel.aclose()
+        assert not channel.is_open
+
+
+async def test_a_system_that_does_not_name_the_other_end_has_no_such_channels(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with trio.fail_after(5), pytest.raises(Unavailable):
+        await local.serve_local(identity=CHIEF, path=path, registry=MESSAGES, on_channel=echo)
+    with pytest.raises(Unavailable):
+        await call(path)
