@@ -39,14 +39,15 @@ def speeds(quick: bool) -> Iterator[Row]:
     delays = exponential(key, np.arange(MILLION), 1) + 0.05
     rate = _rate(lambda: run_windows(next_at, 0.05, 10.0, lambda nodes, times: times + delays[nodes]))
     yield Row("speed", "10⁶ nodes: events/s in windows of 50 ms", "≥ 10,000,000", f"{rate:,.0f}", rate >= 1e7, source)
-    best, simpy = max((_heap_against_simpy() for _ in range(3)), key=lambda pair: pair[0] / pair[1] if pair[1] else pair[0])
+    pairs = sorted((_heap_against_simpy() for _ in range(5)), key=lambda pair: pair[0] / pair[1] if pair[1] else pair[0])
+    ours, simpy = pairs[2]  # the median: the best ratio would be that of SimPy's unluckiest run
     if simpy:
         yield Row(
             "speed",
             f"event core against SimPy ({simpy:,.0f} time-outs/s), events/s",
             "≥ 2 ×",
-            f"{best / simpy:.2f} × ({best:,.0f})",
-            best >= 2 * simpy,
+            f"{ours / simpy:.2f} × ({ours:,.0f})",
+            ours >= 2 * simpy,
             source,
         )
 
