@@ -1,0 +1,1 @@
+"""Programs that no one here wrote, run unmodified on a company: ``python -m tests.foreign``."""
