@@ -59,7 +59,7 @@ def test_a_word_that_is_also_a_module_is_no_need() -> None:
 )
 def test_the_modules_of_arguments_are_those_of_the_classes_and_functions_that_they_name(calls: list[object], modules: set[str]) -> None:
     body, found = encode_chunk(b"k", None, entry.ONE, calls)
-    assert found == modules
+    assert found - {"builtins"} == modules  # by which Python 3.11.2 names the members of an enum
     assert len(pickle.loads(decode_value_untrusted(body)[3])) == len(calls)
 
 
