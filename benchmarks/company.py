@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, Self
 
 import psutil
@@ -17,6 +18,7 @@ from company.demo_company import DemoCompany
 
 POLL_S = 0.002
 JOB_TIMEOUT_S = 600.0
+COMMAND = Path(sys.executable).with_name("company")  # the console script
 
 
 class BenchCompany(DemoCompany):
@@ -77,9 +79,9 @@ class BenchCompany(DemoCompany):
         return psutil.Process(self._processes[name].pid)
 
     def command_s(self, *arguments: str) -> float:
-        """Wall seconds of one command, its output thrown away."""
+        """Wall seconds of one command as a user types it, its output thrown away."""
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "company", *arguments], env=self._environ, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([COMMAND, *arguments], env=self._environ, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - began
 
 

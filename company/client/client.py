@@ -6,7 +6,6 @@ Methods return the JSON views of `company.views` as plain maps, jobs as `Job`. N
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +25,11 @@ if TYPE_CHECKING:
     from company.client.job import Job
     from company.client.network import NetworkClient
     from company.client.source import Progress
+
+
+def _key() -> str:
+    """A new idempotency key. `secrets` would bring six modules that a short command needs for nothing else."""
+    return os.urandom(16).hex()
 
 
 class Client:
@@ -101,7 +105,7 @@ class Client:
         from company.client.package_bundle import bundle_of
 
         bundle = bundle_of(Path(path), name)
-        headers = {"Content-Type": "application/zip", "Idempotency-Key": secrets.token_hex(16)}
+        headers = {"Content-Type": "application/zip", "Idempotency-Key": _key()}
         if self._state is not None:
             headers |= bundle.signature_headers(self._state / "identity" / "key")
         query = {"name": bundle.name}
@@ -182,7 +186,7 @@ class Client:
             data_ref = str(self.upload_data(data, progress=progress)["digest"])
         body = {"package": package_ref, "dataset": data_ref, "params": dict(params or {})}
         body |= {key: value for key, value in options.items() if value is not None}
-        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        headers = {"Idempotency-Key": idempotency_key or _key()}
         return Job(self, self.transport.json("POST", "/api/v1/jobs", body, headers=headers))
 
     def job(self, ref: str = "last") -> Job:
@@ -218,7 +222,7 @@ class Client:
     def create_token(self, role: str, *, ttl_s: float = 86400.0, uses: int = 1, label: str = "") -> dict[str, Any]:
         """A new token with its secret, which is shown this once."""
         body = {"role": role, "label": label, "ttl_s": ttl_s, "uses": uses}
-        return dict(self.transport.json("POST", "/api/v1/tokens", body, headers={"Idempotency-Key": secrets.token_hex(16)}))
+        return dict(self.transport.json("POST", "/api/v1/tokens", body, headers={"Idempotency-Key": _key()}))
 
     def tokens(self) -> dict[str, Any]:
         """All tokens, without secrets."""
