@@ -12,6 +12,8 @@ from importlib import import_module
 
 import trio
 
+from company import collector
+
 # those that import much come alone, so that the loop is never left for long
 CHIEF = (
     "company.chief.store.rows", "company.chief.store.store", "company.chief.state", "company.chief.library", "company.chief.service",
@@ -38,5 +40,5 @@ def stop_collecting() -> None:
 def collect_again() -> None:
     """From now on, at Python's own pace, and never what is there already."""
     gc.freeze()
-    gc.set_threshold(700)
+    collector.as_usual()
     gc.enable()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gc
-
-YOUNG_OBJECTS = 50_000  # a simple command makes about as many, nearly all of them by importing, and no garbage among them
+from company import collector
 
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    gc.set_threshold(YOUNG_OBJECTS)
+    collector.hold_back()
     from company.cli.app import run
 
     try:
         return run()
     finally:
-        gc.freeze()  # the interpreter is about to collect twice more
+        collector.at_end()

@@ -120,3 +120,29 @@ def test_twenty_loops_divided_give_what_they_give_in_order(company: RunningCompa
     told = [line.split(":") for line in divided.stderr.splitlines() if line.startswith("company: line ")]
     assert {int(parts[1].split()[1].rstrip(",")) for parts in told} <= safe
     assert len(told) == 10 and all(" 0 of " not in parts[2] for parts in told), divided.stderr
+
+
+CYCLE = """
+import gc
+
+class Node:
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        print("closed")
+
+print(gc.get_threshold())
+Node()
+"""
+
+
+def test_what_a_program_leaves_behind_is_closed_as_it_is_alone(company: RunningCompany, tmp_path: Path) -> None:
+    script = tmp_path / "cycle.py"
+    script.write_text(CYCLE)
+    outputs = [
+        subprocess.run([*command, str(script)], capture_output=True, text=True, timeout=120, env=company.environ, check=True).stdout
+        for command in ((sys.executable,), (sys.executable, "-m", "company", "run-script"))
+    ]
+    assert outputs[0] == outputs[1]
+    assert "closed" in outputs[0]
