@@ -23,9 +23,11 @@ def run_script(
     session: Session, is_local: bool, workers: int | None, divide: bool, divide_after: float, script: Path, arguments: tuple[str, ...]
 ) -> int:
     """Run SCRIPT as python would, its pools of processes being the company. With --divide also loops: company divide SCRIPT says which."""
+    from company import collector
     from company.client.client import connect
     from company.client.private import local
     from company.client.unmodified import run_script as run
 
+    collector.as_usual()  # the program's garbage is to be collected, and what it holds closed, as it would be alone
     with local(workers) if is_local else connect() as client:
         return run(script, list(arguments), client, divide_after_s=divide_after if divide else None)

@@ -23,7 +23,6 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from company import collector
 from company.client.client import Client
 from company.client.executor import Executor
 from company.client.functions import NotPortable
@@ -371,7 +370,6 @@ def run_divided(script: Path, front: Front, after_s: float) -> None:
 
 def run_script(script: Path, arguments: list[str], client: Client, *, divide_after_s: float | None = None) -> int:
     """Run ``script`` as ``python script arguments`` would; returns its exit code. ``divide_after_s``: divide loops that take longer."""
-    collector.as_usual()  # the program's garbage is to be collected, and what it holds closed, as it would be alone
     front = Front(client)
     put_in_place(front)
     before = sys.argv, sys.path[0]
