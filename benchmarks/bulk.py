@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -124,11 +125,29 @@ def _signal(children: list[psutil.Process], number: int) -> None:
             continue
 
 
+def turns_a_second(children: list[list[float]]) -> tuple[float, float]:
+    """Of the faster and the slower worker, from (turns, seconds within fragments) of every child of either.
+
+    A worker may have had several, since a batch called back can end its child: each belongs to the one of the two busiest that it is like.
+    """
+    busy = sorted(((turns, within_s) for turns, within_s in children if within_s > 0), key=lambda child: -child[1])
+    fast, slow = sorted(busy[:2], key=lambda child: -child[0] / child[1])
+    between = math.sqrt(fast[0] / fast[1] * slow[0] / slow[1])
+    groups = [[child for child in busy if (child[0] / child[1] > between) is is_fast] for is_fast in (True, False)]
+    of_fast, of_slow = (sum(turns for turns, _ in group) / sum(within_s for _, within_s in group) for group in groups)
+    return of_fast, of_slow
+
+
 def uneven_row(company: BenchCompany, count: int, say: Callable[[str], None]) -> Row:
-    """Two workers, one of which is slowed."""
+    """Two workers, one of which is slowed.
+
+    What each of the two workers could do is what it did: turns over the time it spent within fragments, stopped or not. So the bound
+    holds on a machine whose other programs, or whose hyper-threads, take their share, too.
+    """
     row = Row(
         f"{count:,} fragments of 5-50 ms, one of two workers {SLOWER} times slower",
-        "submission to the last fragment's end by its own clock, over the lower bound: the sum of all work at full speed over 1.25 slots",
+        "submission to the last fragment's end by its own clock, over the lower bound: all turns over the sum of the turns a second that "
+        "each of the two workers made while it was within a fragment",
         "× the lower bound", "less", goal=1.05,
     )  # fmt: skip
     ways = {"company": {}, "--batching sqrt-window --matching seed": {"batching": "sqrt-window", "matching": "seed"}}
@@ -136,7 +155,12 @@ def uneven_row(company: BenchCompany, count: int, say: Callable[[str], None]) ->
         for name, options in ways.items():
             a_second = calibrate(1.0)
             began = time.time()
-            ended, turns = company.finish(company.submit("uneven", options=options, n=count, low=a_second // 200, high=a_second // 20))
-            row.add(name, (ended - began) / (turns / a_second / (1 + 1 / SLOWER)))
-            say(f"  {row.samples}")
+            ended, children = company.finish(company.submit("uneven", options=options, n=count, low=a_second // 200, high=a_second // 20))
+            fast, slow = turns_a_second(children)
+            bound_s = sum(turns for turns, _ in children) / (fast + slow)
+            row.add(name, (ended - began) / bound_s)
+            row.notes[name] = (
+                f"bound {bound_s:.1f} s; {len(children)} children; one worker's made {fast / slow:.1f} times as many turns a second"
+            )
+            say(f"  {row.samples} {row.notes}")
     return row

@@ -62,15 +62,20 @@ _ECHO = {
     "processor/main.py": "def process(fragment):\n    return fragment\n",
     "merge.py": "def merge(results, output):\n    return sum(len(r) for r in results)\n",
 }
-_UNEVEN = {
+_UNEVEN = {  # each child of a worker draws a name of its own
     "split.py": (
         "import random\ndef split(data, n, low, high):\n    rng = random.Random(7)\n    for _ in range(n):\n"
         "        yield rng.randint(low, high)\ndef count(data, n):\n    return n\n"
     ),
     "processor/main.py": (
-        "import time\ndef process(turns):\n    x = 0\n    for i in range(turns):\n        x += i & 3\n    return time.time(), turns\n"
+        "import os, time\nME = os.urandom(8).hex()\ndef process(turns):\n    began = time.time()\n    x = 0\n"
+        "    for i in range(turns):\n        x += i & 3\n    return ME, turns, began, time.time()\n"
     ),
-    "merge.py": "def merge(results, output):\n    found = [*results]\n    return [max(a for a, _ in found), sum(b for _, b in found)]\n",
+    "merge.py": (
+        "def merge(results, output):\n    ended, children = 0.0, {}\n    for me, turns, began, end in results:\n"
+        "        child = children.setdefault(me, [0, 0.0])\n        child[0] += turns\n        child[1] += end - began\n"
+        "        ended = max(ended, end)\n    return [ended, list(children.values())]\n"
+    ),
 }
 PACKAGES = {"identity": _IDENTITY, "burn": _BURN, "spin": _SPIN, "echo": _ECHO, "uneven": _UNEVEN}
 

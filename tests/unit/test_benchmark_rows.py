@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import __main__ as program
 from benchmarks.__main__ import BOUND_S, run_bounded, run_sections
+from benchmarks.bulk import turns_a_second
 from benchmarks.dht import dht_rows
 from benchmarks.rows import Row, number, table
 from benchmarks.work import PACKAGES, blocks, burn, calibrate
@@ -128,3 +129,8 @@ def test_a_section_hands_over_its_rows_or_says_how_it_ended() -> None:
     assert [row.name for row in rows] == ["import company"]
     assert missing == {}
     assert run_bounded([sys.executable, "-c", "raise SystemExit(3)"], 30) == "ended with 3"
+
+
+def test_the_turns_of_a_worker_whose_child_was_replaced_are_those_of_both_of_its_children() -> None:
+    fast, slow = turns_a_second([[600.0, 6.0], [40.0, 2.0], [400.0, 4.0], [90.0, 4.5], [10.0, 0.5], [0.0, 0.0]])
+    assert (fast, slow) == (100.0, 20.0)
