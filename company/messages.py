@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from company.second_messages import Second as Second
+from company.second_messages import Seconded as Seconded
+from company.second_messages import SecondedHeard as SecondedHeard
+from company.second_messages import Unsecond as Unsecond
 from p2p.base.record import record
 from p2p.base.schema import U16, U32, U64, Digest, Key, Length, Line, Message, Range, Signature, Text, Word, registry
 from p2p.net.hello import PROTOCOL as PROTOCOL
@@ -300,43 +304,6 @@ class Bye(Message, code=54):
     reason: Word
 
 
-# ---- lending a worker -----------------------------------------------------------------------------------------------------------
-@record
-class Second(Message, code=55):
-    """Chief to its own worker: work for another company under this ticket. The same ticket again begins nothing."""
-
-    network: Annotated[bytes, Length(16, 16)]
-    ticket: Annotated[bytes, Length(1, 4096)]
-    signature: Signature
-    bytes_per_s: U32  # to and from the borrower; 0: no bound. Sent again, it may be another
-
-
-@record
-class Unsecond(Message, code=56):
-    """Chief to its own worker: no more of this contract. What runs has ``grace_s`` to finish; 0: it is killed now."""
-
-    contract: Digest
-    grace_s: U32
-    reason: Word
-
-
-@record
-class Seconded(Message, code=57):
-    """Worker to its own chief: how a ticket stands (dialling, working, over, overrun). Cumulative within ``run``."""
-
-    contract: Digest
-    serial: U64
-    run: U64
-    state: Word
-    fragments: U64
-    core_ms: U64
-    bytes: U64
-    slots: U16
-    results: Digest
-    reason: Word
-    text: Line
-
-
 # ---- bulk connection (purpose "bulk"): one request at a time ----------------------------------------------------------------------
 @record
 class BlobGet(Message, code=60):
@@ -396,5 +363,5 @@ class WheelGet(Message, code=66):
 MESSAGES = registry(
     Hello, Challenge, Prove, Welcome, Refused, Machine, Join, Joined, Resume, Resumed, Guest, JobIs, JobOver, NeedProcessor, ProcessorIs,
     JobBlocked, Run, Outcome, Failed, Ack, Stale, Recall, Recalled, Cancel, SlotState, Status, Artifact, Ping, Pong, Drain, Undrain,
-    Bye, Second, Unsecond, Seconded, BlobGet, BlobPart, BlobPut, BlobKept, WheelsGet, WheelsAre, WheelGet,
+    Bye, Second, Unsecond, Seconded, SecondedHeard, BlobGet, BlobPart, BlobPut, BlobKept, WheelsGet, WheelsAre, WheelGet,
 )  # fmt: skip

@@ -32,6 +32,7 @@ from p2p.net.hello import refusal
 from p2p.net.stream import Buffer
 
 HEARTBEAT_MS = 2000
+MAX_EARLY = 64  # reports about lent slots of one worker, kept until the network of companies is there
 INFRA_CAUSES = frozenset({"sandbox-failed", "cancelled", "worker-stopped", "blob-missing", "lost-in-child"})
 _log = logging.getLogger("company.chief.workers")
 
@@ -86,6 +87,7 @@ class Session:
     clock_skew_s: float | None = None  # how far the worker's clock is ahead of ours, to a second
     said_bye: bool = False
     guest: ev.Guest | None = None
+    early: dict[tuple[bytes, int], m.Seconded] = field(default_factory=dict)  # said before the network of companies was there
     resumed: tuple[tuple[int, ...], tuple[tuple[int, str], ...]] = ((), ())
 
 
@@ -237,6 +239,8 @@ class Sessions:
                 session.said_bye = True
             case m.Pong():
                 pass
+            case m.Seconded() if self.secondment is None and session.guest is None and len(session.early) < MAX_EARLY:
+                session.early[message.contract, message.run] = message
             case _:
                 raise MalformedMessage(f"a worker may not send {type(message).__name__}")
 

@@ -1,7 +1,8 @@
 """Contract path 5/8 - every secondment of one worker: begun and ended by its own chief alone (I/O).
 
 A ticket that this worker's own chief did not sign for this worker's key is not even looked at. When the own chief is silent for a
-contract's lease, the contract's work stops here by this machine's clock: nobody may be there any more who answers for it.
+contract's lease, the contract's work stops here by this machine's clock: nobody may be there any more who answers for it. What a guest's
+end was is said on every new channel until the own chief has it on disk: it may be away at that moment, and its books need the last count.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from p2p.net.clock import read_unix
 
 log = logging.getLogger(__name__)
 MAX_CONTRACTS = 32
+MAX_LAST = 256  # last reports that the own chief has not confirmed
 
 
 class Guests:
@@ -45,6 +47,7 @@ class Guests:
         self._rng = rng
         self._unix_time = unix_time
         self.runs: dict[bytes, GuestRun] = {}
+        self.last: dict[tuple[bytes, int, int], m.Seconded] = {}  # of guests that are over, by contract, serial and run
         self._is_up = True
         self._changed = trio.Event()
 
@@ -55,10 +58,13 @@ class Guests:
                 self._second(message)
             case m.Unsecond():
                 run = self.runs.get(message.contract)
+                self._say_last(message.contract)
                 if run is not None:
                     run.end(message.grace_s, message.reason or "withdrawn")
                 else:
                     self._say(message.contract, 0, "unknown", "nothing of this contract runs here")
+            case m.SecondedHeard():
+                self.last.pop((message.contract, message.serial, message.run), None)
             case _:
                 return False
         return True
@@ -69,6 +75,7 @@ class Guests:
         except MalformedMessage as error:
             log.warning("a ticket of the own chief is refused: %s", error.text)
             return
+        self._say_last(ticket.contract)
         known = self.runs.get(ticket.contract)
         if known is not None:
             known.pace.bytes_per_s = order.bytes_per_s
@@ -79,7 +86,7 @@ class Guests:
             return
         run = GuestRun(
             ticket, order.ticket, order.signature, run=self._rng.getrandbits(63), identity=self._identity, sandbox=self._sandbox,
-            folder=self._scratch / f"guest-{ticket.contract.hex()[:16]}", machine=self._machine, tell=self._tell, rng=self._rng,
+            folder=self._scratch / f"guest-{ticket.contract.hex()[:16]}", machine=self._machine, tell=self._told, rng=self._rng,
             bytes_per_s=order.bytes_per_s,
         )  # fmt: skip
         self.runs[ticket.contract] = run
@@ -98,6 +105,21 @@ class Guests:
     def _say(self, contract: bytes, serial: int, code: str, text: str) -> None:
         self._tell(m.Seconded(contract, serial, 0, "over", 0, 0, 0, 0, bytes(32), code, text))
 
+    def _told(self, report: m.Seconded) -> None:
+        """A guest's report; the one of its end is kept."""
+        if report.state in ("over", "overrun"):
+            if len(self.last) >= MAX_LAST:
+                lost = self.last.pop(next(iter(self.last)))
+                log.warning("contract %s: the own chief never confirmed the last count: %d fragments", lost.contract.hex(), lost.fragments)
+            self.last[report.contract, report.serial, report.run] = report
+        self._tell(report)
+
+    def _say_last(self, contract: bytes | None = None) -> None:
+        """Every last report that is not confirmed, or those of one contract."""
+        for report in self.last.values():
+            if contract in (None, report.contract):
+                self._tell(report)
+
     async def _keep(self, run: GuestRun) -> None:
         try:
             await run.run()
@@ -109,6 +131,7 @@ class Guests:
         """The own chief is here again: it hears how everything stands."""
         self._is_up = True
         self._wake()
+        self._say_last()
         for run in list(self.runs.values()):
             run.report()
 

@@ -44,7 +44,7 @@ def _step(c: ContractMachine) -> bool:
         case S.ACTIVE | S.AMENDING | S.SUSPECT:
             return _live(c)
         case S.REVOKING | S.EXPIRED | S.BROKEN:
-            if c.now >= _closes_at(c) or (c.is_drained and c.state is not S.BROKEN):
+            if c.now >= _closes_at(c) or (c.is_drained and not _waits_for_peer(c)):
                 if a.role is Role.LENDER:
                     _settle(c)
                 else:
@@ -152,8 +152,13 @@ def _lapses_at(c: ContractMachine) -> float:
 def _closes_at(c: ContractMachine) -> float:
     if c.state is not S.BROKEN:
         return c.phase_at + c.notice_s + LAST_COUNTS_S
-    waits = c.a.causes.get(c.a.role) is Cause.PEER_SILENT and not c.is_heard_since
-    return c.phase_at + (_terms(c).grace_s if waits else 0)
+    if _waits_for_peer(c):
+        return c.phase_at + _terms(c).grace_s
+    return c.phase_at + (LAST_COUNTS_S if c.a.role is Role.LENDER else 0)
+
+
+def _waits_for_peer(c: ContractMachine) -> bool:
+    return c.state is S.BROKEN and c.a.causes.get(c.a.role) is Cause.PEER_SILENT and not c.is_heard_since
 
 
 def _states_at(c: ContractMachine) -> float:

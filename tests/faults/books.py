@@ -11,6 +11,7 @@ from p2p.contracts.export import read_export_untrusted, verify_export
 
 T = TypeVar("T")
 OVER = ("rated", "rejected", "withdrawn", "lapsed")
+UNBOUND = ("rejected", "withdrawn", "lapsed")  # nothing was agreed: each side says what it did itself where the two crossed on the wire
 ALIKE = ("state", "accepted", "claimed", "causes", "receipt", "contract")
 
 
@@ -34,6 +35,8 @@ def faults_of(id_: str, borrower: Client, lender: Client) -> list[str]:
     theirs: Mapping[str, Any] | None = ask(lambda: lender, lambda c: c.contracts.show(id_))
     if theirs is None:  # an offer that never arrived, or was turned away
         return [f"{id_} is rated at the borrower and unknown to the lender"] if ours["state"] == "rated" else []
+    if ours["state"] in UNBOUND and theirs["state"] in UNBOUND:
+        return []
     faults = [f"{id_}: {x} is {ours[x]} at the borrower, {theirs[x]} at the lender" for x in ALIKE if ours[x] != theirs[x]]
     if ours["state"] != "rated":
         return faults

@@ -310,17 +310,21 @@ def test_a_record_comes_back_from_disk_as_it_was() -> None:
         assert all(Record.unpack(data).pack() == data for data in party.journal)
 
 
+@pytest.mark.parametrize(
+    ("by", "cause", "state"), [("lender", Cause.OWNER_RECLAIM, State.REVOKING), ("borrower", Cause.PEER_SILENT, State.BROKEN)]
+)
 @pytest.mark.parametrize("says_so", [True, False])
-def test_what_is_counted_last_is_in_the_totals_also_without_notice(says_so: bool) -> None:
+def test_what_is_counted_last_is_in_the_totals_also_without_notice(says_so: bool, by: str, cause: Cause, state: State) -> None:
     """The lender's guests are stopped at once; their last numbers come a moment later."""
     world = running()
+    who = {"lender": world.lender, "borrower": world.borrower}[by]
     behave = world.on_state
     world.on_state = lambda party, state: behave(party, state) if says_so and party is world.borrower else None
-    world.revoke(world.lender, Cause.OWNER_RECLAIM, 0)
+    world.revoke(who, cause, 0)
     world.run(2.0)
     lender, borrower = world.lender, world.borrower
     assert lender.machine is not None and borrower.machine is not None
-    assert lender.machine.state is State.REVOKING, "it waits for what was stopped to be counted"
+    assert lender.machine.state is state, "it waits for what was stopped to be counted"
     last = Facts(lender.facts.fragments + 3, lender.facts.core_ms + 700, lender.facts.bytes + 5)
     for party in (lender, borrower):
         party.facts = last

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import trio
+import trio.lowlevel
 import trio.testing
 
 from company import messages as m
 from company.chief.contracts.port import ContractView
 from company.chief.network.contact import Contact
-from company.chief.secondment.lending import Lending, Sent, Tally
+from company.chief.secondment.lending import Lending
+from company.chief.secondment.papers import Sent, Tally, pack_sent, unpack_sent
 from company.chief.secondment.service import Secondment
-from p2p.base.clock import Monotonic
+from company.ticket import Ticket, sign_ticket
+from p2p.base.clock import Monotonic, UnixTime
 from p2p.base.keys import Identity
+from p2p.contracts.acting import LAST_COUNTS_S
 from p2p.contracts.table import State
 from p2p.contracts.terms import Cause, Facts, Role
+from p2p.net.clock import read_unix
 from tests.support.fake_contracts import terms
 
 LENDER, CONTRACT, GONE = Identity(b"l" * 32), b"c" * 32, b"g" * 32
@@ -30,28 +36,35 @@ class World:
 
     def __init__(self) -> None:
         self.open = (VIEW,)
+        self.view = VIEW
         self.stated: list[Facts] = []
         self.broken: list[tuple[Cause, list[Facts]]] = []
+        self.drained_at: list[int] = []  # how much was stated when it was said that nothing runs any more
         self.answer = trio.Event()
+        self.tickets: bytes | None = None
 
-    async def read(self, question: object) -> bytes:
+    async def read(self, question: object) -> tuple[bytes, bytes | None]:
         await self.answer.wait()
-        return Tally({(1, 5): Facts(10, 100, 1000)}).pack()
+        return Tally({(1, 5): Facts(10, 100, 1000)}).pack(), self.tickets
 
-    def add(self, *, ops: object, then: Any) -> None:
-        then()
+    def add(self, *, ops: object = (), then: Any = None) -> None:
+        if then is not None:
+            then()
 
     def open_contracts(self) -> tuple[ContractView, ...]:
         return self.open
 
     def contract(self, contract: bytes) -> ContractView | None:
-        return VIEW if contract == CONTRACT else None
+        return self.view if contract == CONTRACT else None
 
     def state(self, contract: bytes, facts: Facts, **rest: object) -> None:
         self.stated.append(facts)
 
     def heard(self, contract: bytes) -> None:
         pass
+
+    def drained(self, contract: bytes) -> None:
+        self.drained_at.append(len(self.stated))
 
     def post(self, event: object) -> None:
         pass
@@ -80,7 +93,105 @@ async def test_what_was_counted_before_a_restart_is_not_lost_to_a_quick_worker()
         made.on_seconded("w", over(3))
         assert not world.stated, "the numbers of before are not read yet"
         world.answer.set()
-    assert world.stated == [Facts(13, 130, 1300)]
+    assert world.stated == [Facts(10, 100, 1000), Facts(13, 130, 1300)], "what was on disk and perhaps never stated is stated first"
+
+
+class Channel:
+    """What one worker is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def send_nowait(self, message: object) -> None:
+        self.told.append(message)
+
+
+def session_of(made: Lending, name: str) -> tuple[Any, Channel]:
+    """A worker that is here."""
+    channel = Channel()
+    session = type("Session", (), {"worker": name, "channel": channel, "guest": None})()
+    made.sessions.open[name] = session
+    return session, channel
+
+
+def ticket_row() -> bytes:
+    """What is on disk of the one ticket that was out when this chief was killed."""
+    now = read_unix()
+    ticket = Ticket(
+        lender=LENDER.public, worker=bytes(32), contract=CONTRACT, borrower=b"p" * 32, endpoints=(), relays=(), slots=1, duration_s=60,
+        processor=bytes(32), memory_mib=64, disk_mib=1, fragment_s=5, lease_s=15, serial=2, created=now, expires=UnixTime(now + 60),
+    )  # fmt: skip
+    return pack_sent([Sent(ticket, *sign_ticket(LENDER, b"n" * 16, ticket), "w")])
+
+
+async def test_the_last_count_is_confirmed_once_it_is_on_disk_and_never_before() -> None:
+    world = SlowDisk()
+    async with trio.open_nursery() as nursery:
+        made = lending(world, nursery)
+        made.tallies[CONTRACT] = Tally()
+        _, channel = session_of(made, "w")
+        made.on_seconded("w", over(3))
+        assert not channel.told, "it is not on disk"
+        nursery.start_soon(world.write)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert channel.told == [m.SecondedHeard(CONTRACT, 2, 7)]
+        made.on_seconded("w", over(3))  # it had not heard that
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert channel.told[1:] == [m.SecondedHeard(CONTRACT, 2, 7)] and world.stated == [Facts(3, 30, 300)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_chief_killed_while_slots_were_lent_waits_for_their_last_counts(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    world.tickets = ticket_row()
+    world.answer.set()
+    async with trio.open_nursery() as nursery:
+        made = lending(world, nursery)
+        nursery.start_soon(made._call_back, replace(VIEW, state=State.REVOKING))
+        await trio.sleep(3)
+        assert not world.drained_at, "its worker has not come back yet"
+        session, channel = session_of(made, "w")
+        world.view = replace(VIEW, state=State.REVOKING)
+        made.worker_here(session)
+        assert [type(x) for x in channel.told] == [m.Unsecond], "the ticket is not begun again"
+        made.on_seconded("w", over(140))
+        await trio.lowlevel.checkpoint()
+    assert world.stated == [Facts(10, 100, 1000), Facts(150, 1500, 15000)] and world.drained_at == [2]
+    assert not made.sent
+
+
+async def test_a_worker_that_stays_away_is_waited_for_so_long_and_no_longer(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    world.tickets = ticket_row()
+    world.answer.set()
+    async with trio.open_nursery() as nursery:
+        made = lending(world, nursery)
+        await made._call_back(replace(VIEW, state=State.REVOKING))
+    assert 5 < trio.current_time() < LAST_COUNTS_S, "the contract closes by then"
+    assert world.drained_at == [1] and not made.sent
+
+
+async def test_slots_of_a_worker_that_was_lost_are_placed_anew_after_its_lease(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    world.tickets = ticket_row()
+    world.answer.set()
+    async with trio.open_nursery() as nursery:
+        made = lending(world, nursery)
+        nursery.start_soon(made.run)
+        await trio.sleep(1)
+        assert [s.worker for s in made.sent.values()] == ["w"], "it is known who was sent"
+        await trio.sleep(14)
+        assert made.sent, "it may be working yet"
+        await trio.sleep(6)
+        assert not made.sent
+        nursery.cancel_scope.cancel()
+
+
+def test_tickets_whose_time_is_over_are_not_taken_up_again() -> None:
+    kept = unpack_sent(ticket_row(), LENDER.public, b"n" * 16, UnixTime(read_unix() + 60), 5.0)
+    assert [(s.worker, s.state, s.away_at, s.lost_at) for s in kept] == [("w", "awaited", 5.0, 25.0)]
+    assert not unpack_sent(ticket_row(), LENDER.public, b"n" * 16, UnixTime(read_unix() + 10_000), 0.0)
+    assert not unpack_sent(b"", LENDER.public, b"n" * 16, UnixTime(0), 0.0)
 
 
 class SlowDisk(World):
@@ -91,13 +202,14 @@ class SlowDisk(World):
         self.send, self.receive = trio.open_memory_channel[Any](100)
         self.answer.set()
 
-    def add(self, *, ops: object = (), then: Any) -> None:
+    def add(self, *, ops: object = (), then: Any = None) -> None:
         self.send.send_nowait(then)
 
     async def write(self) -> None:
         async for then in self.receive:
             await trio.testing.wait_all_tasks_blocked()
-            then()
+            if then is not None:
+                then()
 
 
 async def test_an_overrun_breaks_the_contract_after_its_last_counts_were_stated() -> None:

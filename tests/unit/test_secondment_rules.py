@@ -218,6 +218,38 @@ def test_a_company_that_is_trusted_is_checked_less_and_never_less_than_the_least
     assert 300 <= sum(checks) <= 500
 
 
+def test_a_guests_last_report_is_said_on_every_channel_until_the_own_chief_has_it(tmp_path: Path) -> None:
+    sandbox, nursery = SimpleNamespace(is_for_strangers=True, rung="bubblewrap"), SimpleNamespace(start_soon=lambda *_: None)
+    told: list[Any] = []
+    guests = Guests(
+        identity=WORKER, chief_key=LENDER.public, slots=2, sandbox=cast(Any, sandbox), scratch=tmp_path, machine=lambda: MACHINE,
+        tell=told.append, nursery=cast(Any, nursery), rng=random.Random(1), unix_time=lambda: NOW,
+    )  # fmt: skip
+    guests.on_message(m.Second(NET, *sign_ticket(LENDER, NET, ticket()), 0))
+    run = guests.runs.pop(CONTRACT)
+    run.report()
+    run.state = "over"
+    guests.on_down()
+    run.report()  # nobody hears it: the own chief was killed
+    (*_, last) = told
+    told.clear()
+    guests.on_up()
+    guests.on_up()
+    assert told == [last, last] and last.state == "over"
+    told.clear()
+    guests.on_message(m.Unsecond(CONTRACT, 0, "contract-over"))
+    assert [(x.state, x.run == last.run) for x in told] == [("over", True), ("over", False)], (
+        "its counts come before: it knows of nothing more"
+    )
+    guests.on_message(m.SecondedHeard(CONTRACT, last.serial, last.run))
+    told.clear()
+    guests.on_up()
+    assert not told
+    for number in range(300):
+        guests._told(replace(last, run=number))
+    assert len(guests.last) == 256
+
+
 def test_a_worker_is_told_its_share_of_the_bandwidth_with_the_ticket_and_may_be_told_another(tmp_path: Path) -> None:
     sandbox, nursery = SimpleNamespace(is_for_strangers=True, rung="bubblewrap"), SimpleNamespace(start_soon=lambda *_: None)
     guests = Guests(

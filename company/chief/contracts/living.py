@@ -99,8 +99,6 @@ class Living:
             return
         for watcher in self._watchers:
             watcher.on_contract(view)
-        if not self._watchers and view.state in (State.REVOKING, State.EXPIRED):
-            self.driver.order(key, e.Drained(self.driver.wall()))  # nobody lends or borrows slots in this process, so nothing runs
 
     def handed_over(self, key: b.Key, facts: Facts) -> None:
         """The other side is back."""

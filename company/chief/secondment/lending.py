@@ -1,7 +1,8 @@
 """Contract path 5/8 - the lender's side: own workers are sent with tickets, what they did is counted, and they are called back (I/O).
 
 A worker is told over its own channel to this chief, and can be called back over it at any moment, whatever the borrower says. What it
-counts is on disk here before it is stated to anybody.
+counts is on disk here before it is stated to anybody. Tickets are on disk before they leave, so that a chief that was killed knows which
+workers have something to tell it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from company.chief.commit import Committer
 from company.chief.contracts.port import Contracts, ContractView
 from company.chief.engine import Engine
 from company.chief.secondment.door import is_over
+from company.chief.secondment.papers import Sent, Tally, pack_sent, row_of_sent, row_of_tally, unpack_sent
 from company.chief.secondment.placing import Spare, places_for
 from company.chief.secondment.reporting import tell_drained, tell_facts, tell_heard
 from company.chief.store import meta
@@ -38,40 +40,10 @@ if TYPE_CHECKING:
     from company.chief.sessions import Session, Sessions
 
 GOODBYE_S = 5.0  # a worker that has not said by then that it is over is taken for over: its own clock ends it
+RETURN_S = 7.0  # the same for one that has not yet come back to a chief that was started again
 RETRY_S = 3.0  # before slots are placed anew on a worker that refused or lost them
+ENDS = ("over", "overrun")  # the last that a run has to say
 _log = logging.getLogger("company.chief.secondment")
-
-
-@dataclass(slots=True)
-class Sent:
-    """One ticket that is out."""
-
-    ticket: Ticket
-    body: bytes
-    signature: bytes
-    worker: str
-    state: str = "sent"
-    slots_alive: int = 0
-
-
-@dataclass(slots=True)
-class Tally:
-    """One contract's facts, by (serial, run) of tickets; cumulative over restarts of workers and of this chief."""
-
-    runs: dict[tuple[int, int], Facts] = field(default_factory=dict)
-    results: bytes = bytes(32)
-
-    @property
-    def facts(self) -> Facts:
-        return Facts(*(sum(column) for column in zip(*self.runs.values(), strict=True))) if self.runs else NOTHING
-
-    def pack(self) -> bytes:
-        packed: bytes = msgpack.packb([[serial, run, *facts] for (serial, run), facts in self.runs.items()])
-        return packed
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Tally:
-        return cls({(serial, run): Facts(*facts) for serial, run, *facts in msgpack.unpackb(data)})
 
 
 @dataclass(slots=True)
@@ -104,14 +76,22 @@ class Lending:
     def worker_here(self, session: Session) -> None:
         """An own worker is here, perhaps again: it is told what it is to do, which it may be doing."""
         for entry in [s for s in self.sent.values() if s.worker == session.worker]:
-            self._send(entry)
+            entry.away_at = None
+            view = self.contracts.contract(entry.ticket.contract)
+            if view is not None and view.is_live:
+                self._send(entry)
+            else:
+                self._withdraw(entry, max(0.0, view.drain_until - trio.current_time()) if view is not None else 0.0)
         self._mark_lent(session.worker)
         self._news.set()
 
     def worker_gone(self, worker: str, *, said_bye: bool) -> None:
         """It has left for good, or is away for now: then it works on by itself."""
-        for entry in [s for s in self.sent.values() if s.worker == worker and said_bye]:
-            self._forget(entry, rest=False)
+        for entry in [s for s in self.sent.values() if s.worker == worker]:
+            if said_bye:
+                self._forget(entry, rest=False)
+            else:
+                entry.away_at = trio.current_time()
         self._news.set()
 
     async def run(self) -> None:
@@ -123,7 +103,7 @@ class Lending:
                     await self._place(view)
             self._forget_gone()
             self._rests = {key: until for key, until in self._rests.items() if until > trio.current_time()}
-            with trio.move_on_at(min(self._rests.values(), default=math.inf)):
+            with trio.move_on_at(min([*self._rests.values(), *(s.lost_at for s in self.sent.values())], default=math.inf)):
                 await self._news.wait()
 
     async def _place(self, view: ContractView) -> None:
@@ -140,13 +120,26 @@ class Lending:
             self._second(view, place.worker, place.slots)
 
     async def _load(self, contract: bytes) -> None:
-        """What was counted before a restart, or before the contract was forgotten here."""
-        if contract not in self.tallies:
-            found = await self.store.read(lambda conn: meta.get(conn, _key(contract)))
-            self.tallies.setdefault(contract, Tally.unpack(found) if found is not None else Tally())
+        """What was counted, and who was sent, before a restart, or before the contract was forgotten here."""
+        if contract in self.tallies:
+            return
+        counted, out = await self.store.read(
+            lambda conn: (meta.get(conn, row_of_tally(contract)), meta.get(conn, row_of_sent(contract)))
+        )  # fmt: skip
+        if contract in self.tallies:
+            return  # another task was quicker
+        tally = self.tallies[contract] = Tally.unpack(counted) if counted is not None else Tally()
+        if tally.runs:  # on disk, but perhaps never stated
+            tell_facts(self.contracts, contract, tally.facts)
+        for entry in unpack_sent(out or b"", self.identity.public, self.network_id, read_unix(), trio.current_time()):
+            self.sent[contract, entry.worker] = entry
+            if (session := self.sessions.open.get(entry.worker)) is not None:
+                self.worker_here(session)
 
     def _forget_gone(self) -> None:
-        """Nothing is kept in memory of contracts that are neither open nor have a ticket out."""
+        """Nothing is kept in memory of contracts that are neither open nor have a ticket out; a worker that stays away is replaced."""
+        for entry in [s for s in self.sent.values() if s.lost_at <= trio.current_time()]:
+            self._forget(entry, rest=False)
         kept = {view.id for view in self.contracts.open_contracts()} | {contract for contract, _ in self.sent}
         self.tallies = {contract: tally for contract, tally in self.tallies.items() if contract in kept}
         self._over &= kept
@@ -179,7 +172,12 @@ class Lending:
         entry = self.sent[view.id, worker] = Sent(ticket, body, signature, worker)
         _log.info("contract %s: %d slots of %s", view.id.hex()[:16], slots, worker)
         self._mark_lent(worker)
-        self._send(entry)
+        self.committer.add(ops=[self._note_sent(view.id)], then=lambda: self._send(entry))
+
+    def _note_sent(self, contract: bytes) -> Callable[[Connection], None]:
+        """Who has a ticket of this contract now."""
+        packed = pack_sent(s for s in self.sent.values() if s.ticket.contract == contract)
+        return lambda conn: meta.put(conn, row_of_sent(contract), packed) if packed else meta.drop(conn, row_of_sent(contract))
 
     def _next_serial(self) -> int:
         """Never one twice, also after a restart."""
@@ -188,6 +186,9 @@ class Lending:
 
     def _send(self, entry: Sent) -> None:
         self._tell(entry.worker, m.Second(self.network_id, entry.body, entry.signature, self.bandwidth(entry.ticket.slots)))
+
+    def _withdraw(self, entry: Sent, grace_s: float) -> None:
+        self._tell(entry.worker, m.Unsecond(entry.ticket.contract, math.ceil(grace_s) if grace_s >= 0.5 else 0, "contract-over"))
 
     def _tell(self, worker: str, message: Message) -> None:
         session = self.sessions.open.get(worker)
@@ -205,28 +206,35 @@ class Lending:
     def on_seconded(self, worker: str, message: m.Seconded) -> None:
         """How a ticket stands."""
         contract = message.contract
-        entry = self.sent.get((contract, worker))
         view = self.contracts.contract(contract)
-        if view is None or view.role is not Role.LENDER or (entry is None and message.state != "over"):
-            if message.state != "over":
+        if view is None or view.role is not Role.LENDER:
+            if message.state not in ENDS:
                 self._tell(worker, m.Unsecond(contract, 0, "contract-unknown"))
+            self._hear(worker, message)
             return
         if contract not in self.tallies:
             self.nursery.start_soon(self._after_loading, worker, message)
             return
         if message.run:
             self._count(self.tallies[contract], contract, message)
-        if entry is None or entry.ticket.serial != message.serial:
-            return
-        entry.state, entry.slots_alive = message.state, message.slots
         if message.state == "overrun":
-            self._forget(entry, rest=True)
-            text = f"{message.reason}: {message.text}"[:200]
-            evidence: bytes = msgpack.packb([contract, message.serial, message.reason, message.text])
-            self.nursery.start_soon(self._breach, contract, evidence, text)
-        elif message.state == "over":
-            _log.info("contract %s: %s is back: %s %s", contract.hex()[:16], worker, message.reason, message.text)
-            self._forget(entry, rest=True)
+            self.nursery.start_soon(self._breach, worker, message)
+        else:
+            self.committer.add(then=lambda: self._hear(worker, message))
+        entry = self.sent.get((contract, worker))
+        if entry is None:
+            if message.state not in ENDS:
+                self._tell(worker, m.Unsecond(contract, 0, "contract-unknown"))
+        elif message.serial == entry.ticket.serial or (not message.run and message.state == "over" and not view.is_live):
+            entry.state, entry.slots_alive = message.state, message.slots
+            if message.state in ENDS:
+                _log.info("contract %s: %s is back: %s %s", contract.hex()[:16], worker, message.reason, message.text)
+                self._forget(entry, rest=True)
+
+    def _hear(self, worker: str, message: m.Seconded) -> None:
+        """The last that a guest's run had to say is on disk: its worker may forget it."""
+        if message.run and message.state in ENDS:
+            self._tell(worker, m.SecondedHeard(message.contract, message.serial, message.run))
 
     async def _after_loading(self, worker: str, message: m.Seconded) -> None:
         """A worker was quicker than the database: its numbers are added to those of before, never put in their place."""
@@ -245,7 +253,7 @@ class Lending:
         alive = sum(s.slots_alive for s in self.sent.values() if s.ticket.contract == contract)
 
         def write(conn: Connection) -> None:
-            meta.put(conn, _key(contract), packed)
+            meta.put(conn, row_of_tally(contract), packed)
 
         def state() -> None:
             view = self.contracts.contract(contract)
@@ -255,9 +263,11 @@ class Lending:
 
         self.committer.add(ops=[write], then=state)
 
-    async def _breach(self, contract: bytes, evidence: bytes, text: str) -> None:
-        await self._all_counted()  # a broken contract settles at once, with what was stated by then
-        await self.contracts.breach(contract, Cause.OVERRUN, evidence, text)
+    async def _breach(self, worker: str, message: m.Seconded) -> None:
+        evidence: bytes = msgpack.packb([message.contract, message.serial, message.reason, message.text])
+        await self._all_counted()  # what was done before it is stated first
+        await self.contracts.breach(message.contract, Cause.OVERRUN, evidence, f"{message.reason}: {message.text}"[:200])
+        self._hear(worker, message)
 
     async def _all_counted(self) -> None:
         """Every number that a worker reported is on disk and stated."""
@@ -271,16 +281,18 @@ class Lending:
             if rest:
                 self._rests[key] = trio.current_time() + RETRY_S
             self._mark_lent(entry.worker)
+            self.committer.add(ops=[self._note_sent(entry.ticket.contract)])
             self._news.set()
 
     # ---- the end -------------------------------------------------------------------------------------------------------------
     async def _call_back(self, view: ContractView) -> None:
         """What runs has its notice; a second later everything is back, or taken for it."""
+        await self._load(view.id)
         grace_s = max(0.0, view.drain_until - trio.current_time())
         mine = [s for s in self.sent.values() if s.ticket.contract == view.id]
         for entry in mine:
-            self._tell(entry.worker, m.Unsecond(view.id, math.ceil(grace_s) if grace_s >= 0.5 else 0, str(view.state)[:64]))
-        until = trio.current_time() + grace_s + GOODBYE_S
+            self._withdraw(entry, grace_s)
+        until = trio.current_time() + grace_s + (RETURN_S if any(s.state == "awaited" for s in mine) else GOODBYE_S)
         while trio.current_time() < until and any(s in self.sent.values() for s in mine):
             news = self._news
             with trio.move_on_at(until):
@@ -290,7 +302,3 @@ class Lending:
             self._forget(entry, rest=False)
         await self._all_counted()
         tell_drained(self.contracts, view.id)
-
-
-def _key(contract: bytes) -> str:
-    return f"lent/{contract.hex()}"

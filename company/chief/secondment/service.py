@@ -40,6 +40,10 @@ class Secondment:
         async with trio.open_nursery() as nursery:
             self.borrowing.nursery = self.lending.nursery = nursery
             self.contracts.watch(self)
+            for session in list(self.lending.sessions.open.values()):
+                for message in session.early.values():  # workers of a chief that was started again are quicker than its contracts
+                    self.lending.on_seconded(session.worker, message)
+                session.early.clear()
             nursery.start_soon(self.checking.run)
             nursery.start_soon(self.borrowing.run)
             nursery.start_soon(self.lending.run)
