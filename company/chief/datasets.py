@@ -85,13 +85,14 @@ class DatasetStore:
         finally:
             os.unlink(path)
 
-    async def adopt(self, path: Path, *, kind: str, share: Share) -> StoredDataset:
+    async def adopt(self, path: Path, *, kind: str, share: Share, digest: bytes | None = None) -> StoredDataset:
         """Take the finished file ``path`` (of a resumable upload, same file system) as a dataset; it is gone afterwards.
 
+        ``digest``: of a file, where it was hashed as it came; else the file is read once more.
         Raises: as `receive`; then ``path`` stays.
         """
         _check_kind(kind)
-        stored = await self._within(share, path, kind, None)
+        stored = await self._within(share, path, kind, digest if kind == "file" else None)
         os.unlink(path)
         return stored
 

@@ -340,7 +340,8 @@ class Library:
                 files = await trio.to_thread.run_sync(read_archive_untrusted, path)
             return (await self._keep(files, by=by, name=name, signer=None, signature=None, upload=key_of(state.id)))[0]
         kind = "tree" if meta.get("kind") == "tree" else "file"
-        stored = await self._datasets_on_disk.adopt(path, kind=kind, share=self._shares.of(by, key_of(state.id)))
+        share, digest = self._shares.of(by, key_of(state.id)), self.uploads.digest_of(state.id)
+        stored = await self._datasets_on_disk.adopt(path, kind=kind, share=share, digest=digest)
         return (await self._keep_dataset(stored, by=by.name, name=name, kind=kind))[0]
 
     async def _became(self, made: Mapping[str, Any]) -> views.DatasetView | views.PackageView:

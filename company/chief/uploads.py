@@ -42,6 +42,14 @@ class ChecksumMismatch(ParallelError):
 
 
 @record
+class _Hashed:
+    """SHA-256 of the first ``upto`` bytes of an upload."""
+
+    upto: int
+    state: Any
+
+
+@record
 class UploadState:
     """How far an upload has come. ``length``: None while the client has not said; ``expires``: Unix seconds."""
 
@@ -73,6 +81,7 @@ class Uploads:
         self._lifetime_s = lifetime_s
         self._new_id = new_id
         self._rows: dict[str, UploadRow] = {}
+        self._hashed: dict[str, _Hashed] = {}  # as long as every piece came to this process, whole or not
         self._busy: set[str] = set()
 
     async def load(self, *, now: float) -> None:
@@ -159,7 +168,9 @@ class Uploads:
         digest = hashlib.new(checksum[0], usedforsecurity=False) if checksum is not None else None
         left = (self._max_bytes if row.length is None else row.length) - row.offset
         fd = os.open(self._dir / row.id, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        spool = Spool(fd, max_bytes=left, offset=row.offset, updates=(digest.update,) if digest is not None else ())
+        sha256 = self._digest_so_far(row)
+        updates = tuple(state.update for state in (digest, sha256) if state is not None)
+        spool = Spool(fd, max_bytes=left, offset=row.offset, updates=updates)
         is_whole = False
         try:
             await spool.take(chunks if row.length is not None else self._share(row).counted(chunks))
@@ -168,13 +179,17 @@ class Uploads:
                 raise ChecksumMismatch(
                     "checksum-mismatch", f"the {checksum[0]} of this piece is {digest.hexdigest()}", hint="send the piece again"
                 )
-            return _state(await self._keep(row, fd, spool.written, now))
+            kept = await self._keep(row, fd, spool.written, now)
+            self._remember(kept, sha256)
+            return _state(kept)
         except TooLarge as error:
             raise TooLarge("too-large", f"the upload may have {row.offset + left} bytes", limit=row.offset + left) from error
         finally:
             if not is_whole and checksum is None and spool.written:
                 with trio.CancelScope(shield=True):
-                    await self._keep(row, fd, spool.written, now)
+                    kept = await self._keep(row, fd, spool.written, now)
+                    if spool.hashed == spool.written:
+                        self._remember(kept, sha256)
             self._count(self._rows.get(row.id, row))
             os.close(fd)
 
@@ -182,9 +197,30 @@ class Uploads:
         """The file of a complete upload, or None when bytes are missing. `settle` it when it was taken in or refused."""
         return self._dir / upload_id if _state(self._row(upload_id, now)).is_complete else None
 
+    def digest_of(self, upload_id: str) -> bytes | None:
+        """SHA-256 of a complete file as it came, or None where it must be read from the disk (the chief has restarted meanwhile)."""
+        row, hashed = self._rows.get(upload_id), self._hashed.get(upload_id)
+        if row is None or hashed is None or hashed.upto != row.length:
+            return None
+        return bytes(hashed.state.digest())
+
+    def _digest_so_far(self, row: UploadRow) -> Any:
+        """A copy to go on with; None where the beginning came to another process, or where a tree is hashed file by file."""
+        if _state(row).meta.get("kind") in ("tree", "package"):
+            return None
+        if row.offset == 0:
+            return hashlib.sha256()
+        hashed = self._hashed.get(row.id)
+        return hashed.state.copy() if hashed is not None and hashed.upto == row.offset else None
+
+    def _remember(self, row: UploadRow, sha256: Any) -> None:
+        if sha256 is not None:
+            self._hashed[row.id] = _Hashed(row.offset, sha256)
+
     async def settle(self, upload_id: str, made: Mapping[str, Any]) -> None:
         """Keep what became of a complete upload, and drop its bytes where they still lie here."""
         row = self._rows.get(upload_id)
+        self._hashed.pop(upload_id, None)
         if row is not None:
             await self._save(replace(row, made=json.dumps(dict(made))))
             (self._dir / upload_id).unlink(missing_ok=True)
@@ -193,6 +229,7 @@ class Uploads:
         """Delete an upload, finished or given up. Raises `Conflict` while a piece is being written."""
         if upload_id in self._busy:
             raise Conflict("upload-busy", "another request is writing to this upload")
+        self._hashed.pop(upload_id, None)
         if self._rows.pop(upload_id, None) is not None:
             self._shares.quota.drop(key_of(upload_id))
             await self._store.write(lambda conn: rows.delete(conn, upload_id))

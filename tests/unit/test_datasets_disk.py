@@ -19,7 +19,7 @@ from company.chief.datasets import DatasetStore
 from company.chief.facade import Invalid, Principal, TooLarge
 from company.chief.quota import Quota
 from company.chief.share import Shares
-from company.chief.spool import BUFFER_BYTES, Spool
+from company.chief.spool import BUFFER_BYTES, SYNC_BYTES, Spool
 from company.chief.tree import TreeFile, extract_tar_untrusted, manifest_of, parse_manifest
 from p2p.base.errors import MalformedMessage, Unavailable
 
@@ -272,6 +272,28 @@ async def test_what_came_before_a_broken_line_is_written(tmp_path: Path) -> None
         await spool.take(broken_stream(whole[:7], whole[7:]))
     assert spool.written == len(whole)
     assert os.pread(fd, len(whole), 3) == whole
+    os.close(fd)
+
+
+async def test_a_long_stream_is_synced_and_leaves_memory_while_it_comes(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "f", os.O_RDWR | os.O_CREAT)
+    spool = Spool(fd, max_bytes=1 << 30)
+    whole = os.urandom(SYNC_BYTES + BUFFER_BYTES + 5)
+    digest = hashlib.sha256()
+    spool_hashed = Spool(fd, max_bytes=1 << 30, updates=(digest.update,))
+    for each in (spool, spool_hashed):
+        assert await each.take(stream(whole[:11], whole[11:])) == len(whole)
+    assert os.pread(fd, len(whole) + 1, 0) == whole
+    assert (spool_hashed.hashed, digest.digest()) == (len(whole), hashlib.sha256(whole).digest())
+    os.close(fd)
+
+
+async def test_what_a_disk_could_not_sync_does_not_count_as_written() -> None:
+    fd = os.open("/dev/null", os.O_WRONLY)  # takes every write and no sync
+    spool = Spool(fd, max_bytes=1 << 30)
+    with pytest.raises(OSError, match="Invalid argument"):
+        await spool.take(stream(bytes(SYNC_BYTES)))
+    assert spool.written == 0
     os.close(fd)
 
 

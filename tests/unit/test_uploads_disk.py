@@ -171,3 +171,28 @@ async def test_one_principal_holds_a_bounded_number_and_the_expired_do_not_count
     assert set(held) <= set(await uploads.expire(now=later))
     assert list((tmp_path / "uploads").iterdir()) == []
     await begin(uploads)
+
+
+async def test_a_file_is_hashed_as_it_comes_whatever_broke_in_between(uploads: Uploads) -> None:
+    upload = await begin(uploads)
+    with pytest.raises(Unavailable, match="went away"):
+        await uploads.append(upload, 0, broken_stream(b"abc"), now=NOW)
+    with pytest.raises(ChecksumMismatch):
+        await uploads.append(upload, 3, stream(b"XXXX"), now=NOW, checksum=("sha1", hashlib.sha1(b"defg", usedforsecurity=False).digest()))
+    assert uploads.digest_of(upload) is None
+    await uploads.append(upload, 3, stream(b"defg"), now=NOW)
+    await uploads.append(upload, 7, stream(b"hij"), now=NOW)
+    assert uploads.digest_of(upload) == hashlib.sha256(b"abcdefghij").digest()
+    await uploads.settle(upload, {"digest": "", "kind": "dataset"})
+    assert uploads.digest_of(upload) is None
+
+
+async def test_a_file_whose_beginning_came_before_a_restart_is_not_hashed_from_its_middle(
+    uploads: Uploads, store: Store, tmp_path: Path
+) -> None:
+    upload = await begin(uploads)
+    await uploads.append(upload, 0, stream(b"abc"), now=NOW)
+    again = Uploads(tmp_path / "uploads", store, Shares(Quota()), max_bytes=1000)
+    await again.load(now=NOW)
+    assert (await again.append(upload, 3, stream(b"defghij"), now=NOW)).is_complete
+    assert again.digest_of(upload) is None
