@@ -64,16 +64,15 @@ def exponential(key: int, node: npt.NDArray[Any], event: npt.NDArray[Any] | int 
     return np.asarray(-np.log1p(-uniform(key, node, event)))
 
 
-def _mix_one(x: int) -> int:
+def word(key: int, node: int, event: int = 0) -> int:
+    """The same number as `words` gives, for one node and event, without an array."""
+    x = (node * GOLDEN + key) & _MASK  # `mix` twice, written out: calls would cost more than the arithmetic
+    x = ((x ^ (x >> 30)) * _M1) & _MASK
+    x = ((x ^ (x >> 27)) * _M2) & _MASK
+    x = ((x ^ (x >> 31)) + event * (_M2 | 1) + GOLDEN) & _MASK
     x = ((x ^ (x >> 30)) * _M1) & _MASK
     x = ((x ^ (x >> 27)) * _M2) & _MASK
     return x ^ (x >> 31)
-
-
-def word(key: int, node: int, event: int = 0) -> int:
-    """The same number as `words` gives, for one node and event, without an array."""
-    first = _mix_one((node * GOLDEN + key) & _MASK)
-    return _mix_one((first + event * (_M2 | 1) + GOLDEN) & _MASK)
 
 
 def unit(key: int, node: int, event: int = 0) -> float:

@@ -20,7 +20,7 @@ from p2p.contracts import messages as m
 from p2p.contracts.acting import work_may
 from p2p.contracts.chain import Chain
 from p2p.contracts.table import LIVE, State
-from p2p.contracts.terms import Cause, Facts, Role
+from p2p.contracts.terms import BORROWER, LENDER, Cause, Facts
 from p2p.reputation.evidence import Evidence
 from p2p.reputation.favours import Favours, Supply, favour_value
 from simulator.dht_exact import StandInKey
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 UNIX: Final = 1_800_000_000
 MOST_WAKES: Final = 4
+SPEAK_OF_RESULTS: Final = (m.Epoch.code, m.Settle.code)  # second byte of a wire form
 STATE_AT: Final = 0.8  # of an epoch: the lender states what was done, before the window is full
 
 
@@ -124,7 +125,7 @@ class Company:
     @property
     def wall(self) -> UnixTime:
         """Its calendar, which may be wrong."""
-        return UnixTime(int(UNIX + self.world.engine.now + self.skew_s))
+        return int(UNIX + self.world.engine.now + self.skew_s)  # type: ignore[return-value]  # `UnixTime` is a call, and this is asked often
 
     # ---- the book in virtual time --------------------------------------------------------------------------------------
     def order(self, key: b.Key, event: e.Event) -> bool:
@@ -138,10 +139,18 @@ class Company:
 
     def post(self, event: b.BookEvent) -> None:
         """Hand an event to the book and do what follows."""
-        self.world.machine_events += 1
-        self._perform(self.book.handle(event, self.now))
-        self._alarm()
-        self.world.validate(self)
+        world = self.world
+        world.machine_events += 1
+        effects = self.book.handle(event, world.engine.now)  # type: ignore[arg-type]  # see `wall`
+        if effects:
+            self._perform(effects)
+        due = self.book.next_deadline()
+        if due is not None and due < self._wake_at:
+            self._wake_at = due
+            world.engine.at(due, self._wake, (due, self.life))
+        every = world.rules.validate_every
+        if every and world.machine_events % every == 0:
+            world.validate(self)
 
     def _alarm(self) -> None:
         due = self.book.next_deadline()
@@ -169,27 +178,28 @@ class Company:
     def _perform(self, effects: Sequence[b.BookEffect]) -> None:
         written: dict[b.Key, int] = {}
         changed: list[tuple[b.Key, State]] = []
-        for effect in effects:
-            if isinstance(effect, b.PersistHalf):
-                self.evidence.add(effect.half)
-            if not isinstance(effect, b.Of):
+        for outer in effects:
+            if isinstance(outer, b.PersistHalf):
+                self.evidence.add(outer.half)
+            if not isinstance(outer, b.Of):
                 continue
-            match effect.effect:
-                case e.Persist(ordinal, record):
-                    if ordinal == 1:
-                        self.journal[effect.key] = []
-                    if effect.key in self.journal:  # what comes after a receipt is not folded again
-                        self.journal[effect.key].append(record)
-                    written[effect.key] = ordinal
-                case e.Send(wire):
-                    self.world.send(self, effect.key.peer, wire)
-                case e.Changed(state):
-                    changed.append((effect.key, state))
-                case e.WorkMay(flow):
-                    self._work_may(effect.key, flow)
-                case e.ForkFound():
-                    self.evidence.forked.add(effect.key.peer)
-                    self.world.forks += 1
+            key, effect = outer.key, outer.effect
+            if isinstance(effect, e.Send):
+                self.world.send(self, key.peer, effect.wire)
+            elif isinstance(effect, e.Persist):
+                if effect.ordinal == 1:
+                    self.journal[key] = []
+                journal = self.journal.get(key)
+                if journal is not None:  # what comes after a receipt is not folded again
+                    journal.append(effect.record)
+                written[key] = effect.ordinal
+            elif isinstance(effect, e.Changed):
+                changed.append((key, effect.state))
+            elif isinstance(effect, e.WorkMay):
+                self._work_may(key, effect.flow)
+            elif isinstance(effect, e.ForkFound):
+                self.evidence.forked.add(key.peer)
+                self.world.forks += 1
         for key, ordinal in written.items():
             self.world.persist(self, key, ordinal)
         for key, state in changed:
@@ -211,7 +221,7 @@ class Company:
         machine = self.book.contracts.get(key)
         if machine is None:
             return
-        is_lender = machine.a.role is Role.LENDER
+        is_lender = machine.a.role is LENDER
         if state is State.OFFERED and is_lender:
             if not self._deciding:
                 self._deciding = True
@@ -275,10 +285,12 @@ class Company:
 
     def take_stock(self, peer: bytes, wire: bytes) -> None:
         """Borrower: results have come before the message that speaks of them."""
+        if wire[1] not in SPEAK_OF_RESULTS:
+            return
         known = self.world.memo_of(wire)
-        if known is not None and isinstance(known.message, m.Epoch | m.Settle):
-            key = self.book.find(peer, known.message.about)
-            if key is not None and self.book.contracts[key].a.role is Role.BORROWER:
+        if known is not None:
+            key = self.book.find(peer, known.message.about)  # type: ignore[attr-defined]
+            if key is not None and self.book.contracts[key].a.role is BORROWER:
                 self._count(key)
 
     def _count(self, key: b.Key) -> None:
@@ -374,7 +386,7 @@ class Company:
             role = self.world.role_of(records[0], self.key.public)
             effects = self.book.restore(key, role, records, self.now, self.wall)
             self._perform(effects)
-            if role is Role.LENDER and self.book.contracts[key].state in LIVE and key.nonce in self.world.work:
+            if role is LENDER and self.book.contracts[key].state in LIVE and key.nonce in self.world.work:
                 self._state_later(key)
         self._alarm()
 

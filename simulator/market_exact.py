@@ -26,7 +26,7 @@ from p2p.reputation.evidence import Entry
 from p2p.reputation.graph import limit_of
 from simulator.chance import exponential_one, seed_word, unit, word
 from simulator.churn import Sessions
-from simulator.engine import Engine
+from simulator.engine import Engine, seldom_collected
 from simulator.market_choices import idle_slots, look, review
 from simulator.market_company import Company, Work
 from simulator.network import LinkFaults, Network
@@ -113,9 +113,10 @@ class MarketWorld:
     def run(self, progress: Any = lambda share: None) -> None:
         """All hours."""
         end = self.rules.hours * 3600
-        for step in range(1, 97):
-            self.engine.run(until=end * step / 96)
-            progress(step / 96)
+        with seldom_collected():
+            for step in range(1, 97):
+                self.engine.run(until=end * step / 96)
+                progress(step / 96)
         for company in self.companies:
             company.advance()
 
@@ -226,9 +227,8 @@ class MarketWorld:
         return Role.BORROWER if Record.unpack(first_record).kind is Kind.OUT else Role.LENDER
 
     def validate(self, company: Company) -> None:
-        """Check the book's invariants, now and then."""
-        if self.rules.validate_every and self.machine_events % self.rules.validate_every == 0:
-            company.book.validate()
+        """Check the book's invariants; asked at every ``validate_every``-th event."""
+        company.book.validate()
 
     def find_lenders(self, company: Company) -> Iterable[Company]:
         """A sample of those that advertise, and the last ones that helped."""

@@ -71,8 +71,9 @@ class Network:
 
     def round_trip_s(self, a: int, b: int) -> float:
         """The undisturbed round-trip time of two nodes."""
-        ax, ay, ah = self._place(a)
-        bx, by, bh = self._place(b)
+        places = self._places
+        ax, ay, ah = places.get(a) or self._place(a)
+        bx, by, bh = places.get(b) or self._place(b)
         return math.hypot(ax - bx, ay - by) + ah + bh
 
     def partition(self, islands: dict[int, int]) -> None:
@@ -86,7 +87,8 @@ class Network:
         self.sent_bytes += size_bytes
         if self.nat:
             self._asked.add((sender, receiver))
-        if self._islands.get(sender, 0) != self._islands.get(receiver, 0) or not self._is_open(sender, receiver):
+        islands = self._islands
+        if (islands and islands.get(sender, 0) != islands.get(receiver, 0)) or (self.nat and not self._is_open(sender, receiver)):
             self.lost += 1
             return
         key, faults = self._key, self.faults
@@ -101,11 +103,9 @@ class Network:
             self.engine.after(delay * 1.5, deliver, message)
 
     def _is_open(self, sender: int, receiver: int) -> bool:
-        return not self.nat or UNASKED[self.nat.get(receiver, "public")] or (receiver, sender) in self._asked
+        return UNASKED[self.nat.get(receiver, "public")] or (receiver, sender) in self._asked
 
     def _place(self, node: int) -> tuple[float, float, float]:
-        place = self._places.get(node)
-        if place is None:
-            x, y, height = coordinates(self.seed, np.array([node & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64))
-            place = self._places[node] = (round(float(x[0]), 9), round(float(y[0]), 9), round(float(height[0]), 9))  # see `exponential_one`
+        x, y, height = coordinates(self.seed, np.array([node & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64))
+        place = self._places[node] = (round(float(x[0]), 9), round(float(y[0]), 9), round(float(height[0]), 9))  # see `exponential_one`
         return place

@@ -29,7 +29,7 @@ def record(cls: type[T] | None = None, /, *, kw_only: bool = False) -> type[T] |
 def _made(cls: type[T], kw_only: bool) -> type[T]:
     made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(cls)
     names = tuple(field.name for field in dataclasses.fields(made))
-    values: Callable[[Any], tuple[Any, ...]] = attrgetter(*names) if len(names) > 1 else lambda one: tuple(getattr(one, n) for n in names)
+    values = values_of(names)
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         made.__init__ = _initialiser(made)  # a class that is never instantiated never pays for it
@@ -57,9 +57,14 @@ def _made(cls: type[T], kw_only: bool) -> type[T]:
     return made  # type: ignore[no-any-return]
 
 
+def values_of(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """What reads these attributes of an object, in order."""
+    return attrgetter(*names) if len(names) > 1 else lambda one: tuple(getattr(one, n) for n in names)
+
+
 def _initialiser(cls: Any) -> Any:
     """Compile ``__init__`` as `dataclasses` would."""
-    scope: dict[str, Any] = {"_set": object.__setattr__, "_missing": dataclasses.MISSING}
+    scope: dict[str, Any] = {"_missing": dataclasses.MISSING}
     by_place: list[str] = []
     by_name: list[str] = []
     lines: list[str] = []
@@ -75,7 +80,8 @@ def _initialiser(cls: Any) -> Any:
             parameters.append(f"{name}=_default_{name}")
         else:
             parameters.append(name)
-        lines.append(f" _set(self, {name!r}, {name})\n")
+        scope[f"_set_{name}"] = getattr(cls, name).__set__  # of the slot itself: a quarter faster than by name
+        lines.append(f" _set_{name}(self, {name})\n")
     signature = ", ".join(["self", *by_place, *(["*", *by_name] if by_name else [])])
     exec(f"def __init__({signature}):\n{''.join(lines) or ' pass'}", scope)  # made of names of fields, so of our own source alone
     return scope["__init__"]

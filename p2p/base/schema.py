@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 from p2p.base.errors import MalformedMessage
-from p2p.base.record import record
+from p2p.base.record import record, values_of
 
 
 @record
@@ -53,15 +53,20 @@ class Message:
     __slots__ = ()
     code: ClassVar[int] = -1
     _checks: ClassVar[tuple[tuple[str, _Check], ...] | None] = None
+    _values: ClassVar[Callable[[Any], tuple[Any, ...]] | None] = None
 
     def __init_subclass__(cls, *, code: int | None = None) -> None:
         # dataclass(slots=True) builds the class a second time, without our keyword but with ``code`` in its namespace
         cls.code = cls.__dict__.get("code", -1) if code is None else code
-        cls._checks = None
+        cls._checks = cls._values = None
 
     def as_array(self) -> list[Any]:
         """The wire form: code, then the fields in order."""
-        return [self.code, *(_plain(getattr(self, f.name)) for f in dataclasses.fields(self))]  # type: ignore[arg-type]
+        cls = self.__class__
+        values = cls._values
+        if values is None:
+            values = cls._values = values_of(tuple(f.name for f in dataclasses.fields(cls)))  # type: ignore[arg-type]
+        return [cls.code, *[list(map(_plain, v)) if isinstance(v, tuple) else v for v in values(self)]]
 
     @classmethod
     def parse_untrusted(cls, array: Sequence[Any]) -> Self:

@@ -7,7 +7,7 @@ HTCondor's claim leases (alive interval a third of the lease), Golem's debit not
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from p2p.base.errors import UsageError
@@ -15,12 +15,13 @@ from p2p.contracts import events as e
 from p2p.contracts import messages as m
 from p2p.contracts.signing import Signed
 from p2p.contracts.table import FINAL, LIVE, State, Trigger
-from p2p.contracts.terms import Cause, Facts, Role, Terms, terms_digest
+from p2p.contracts.terms import BORROWER, LENDER, Cause, Facts, Terms, terms_digest
 
 if TYPE_CHECKING:
     from p2p.contracts.machine import ContractMachine
 
 S = State
+SUSPECT, BROKEN, CLOSING = S.SUSPECT, S.BROKEN, S.CLOSING  # asked at every event, see `terms.LENDER`
 _MOST_STEPS = 12  # transitions that one moment may bring; more would be a circle
 LAST_COUNTS_S = 8.0  # after the notice, for what was stopped to be counted; over as soon as the driver says that nothing runs
 EARLY = 0.75  # of the window: a statement goes out before work has to pause
@@ -35,40 +36,41 @@ def keep_time(c: ContractMachine) -> None:
 
 def _step(c: ContractMachine) -> bool:
     """One thing that is due; False when nothing is."""
-    a = c.a
-    match c.state:
-        case S.OFFERED | S.ACCEPTED:
-            if c.now >= _lapses_at(c):
-                c.note(Trigger.LAPSE)
-                return True
-        case S.ACTIVE | S.AMENDING | S.SUSPECT:
-            return _live(c)
-        case S.REVOKING | S.EXPIRED | S.BROKEN:
-            if c.now >= _closes_at(c) or (c.is_drained and not _waits_for_peer(c)):
-                if a.role is Role.LENDER:
-                    _settle(c)
-                else:
-                    c.note(Trigger.CLOSE)
-                return True
-        case S.CLOSING | S.SETTLED:
-            return _close(c)
-    return False
+    rule = _RULES.get(c.a.state)
+    return rule is not None and rule(c)
+
+
+def _lapse(c: ContractMachine) -> bool:
+    if c.now < _lapses_at(c):
+        return False
+    c.note(Trigger.LAPSE)
+    return True
+
+
+def _end(c: ContractMachine) -> bool:
+    if c.now < _closes_at(c) and not (c.is_drained and not _waits_for_peer(c)):
+        return False
+    if c.a.role is LENDER:
+        _settle(c)
+    else:
+        c.note(Trigger.CLOSE)
+    return True
 
 
 def _live(c: ContractMachine) -> bool:
     a, terms = c.a, _terms(c)
-    heard_at = c.heard_at  # compared as `deadlines` adds it up: a difference would be rounded otherwise, and the deadline never come
+    heard_at = c.heard_at  # compared as `due_at` adds it up: a difference would be rounded otherwise, and the deadline never come
     if c.now >= c.t0 + terms.end_s:
         c.notice_s = terms.notice_s
         c.note(Trigger.EXPIRE)
     elif c.now >= heard_at + terms.lease_s:
         cause = Cause.PEER_SILENT if a.has_started else Cause.NEVER_STARTED
         _revoke(c, cause, 0, f"nothing heard for {terms.lease_s} s")
-    elif a.role is Role.LENDER and _is_unacked(c) and c.now >= c.acked_at + terms.lease_s:
+    elif a.role is LENDER and _is_unacked(c) and c.now >= c.acked_at + terms.lease_s:
         _revoke(c, Cause.UNACKED, 0, f"work was not acknowledged for {terms.lease_s} s")
-    elif c.now >= heard_at + 2 * terms.epoch_s and c.state is not S.SUSPECT:
+    elif c.now >= heard_at + 2 * terms.epoch_s and a.state is not SUSPECT:
         c.note(Trigger.MISS)
-    elif a.role is Role.LENDER and c.now >= _states_at(c):
+    elif a.role is LENDER and c.now >= _states_at(c):
         _state(c)
     else:
         return False
@@ -79,10 +81,10 @@ def _close(c: ContractMachine) -> bool:
     """Totals, then halves; alone where the other side stays away."""
     a = c.a
     alone = c.now >= c.phase_at + c.settle_window_s
-    if c.state is S.CLOSING and a.role is Role.LENDER and a.settle is None:
+    if a.state is CLOSING and a.role is LENDER and a.settle is None:
         _settle(c)
         return True
-    if c.state is S.CLOSING and a.role is Role.BORROWER and a.settle is not None and a.countersettle is None:
+    if a.state is CLOSING and a.role is BORROWER and a.settle is not None and a.countersettle is None:
         ready = c.is_drained or c.done.covers(a.claimed) or c.now >= c.phase_at + _terms(c).grace_s
         if ready:
             accepted = Facts(*map(max, c.done.at_most(a.claimed), a.acked))
@@ -92,45 +94,53 @@ def _close(c: ContractMachine) -> bool:
         if alone:
             c.note(Trigger.ALONE)
         return alone
-    is_turn = c.state is S.SETTLED and (a.role is Role.LENDER or Role.LENDER in a.halves)
+    is_turn = a.state is S.SETTLED and (a.role is LENDER or LENDER in a.halves)
     if (is_turn or alone) and not c.is_half_wanted:
         c.is_half_wanted = True
-        checks = a.checks if a.countersettle is not None or a.role is Role.LENDER else c.checks
+        checks = a.checks if a.countersettle is not None or a.role is LENDER else c.checks
         other = a.halves.get(a.role.other)
         c.effect(
             e.WantHalf(
-                a.acked, a.claimed, *checks, a.causes.get(Role.BORROWER, Cause.NONE), a.causes.get(Role.LENDER, Cause.NONE),
+                a.acked, a.claimed, *checks, a.causes.get(BORROWER, Cause.NONE), a.causes.get(LENDER, Cause.NONE),
                 other.hash if other is not None else m.ZERO,
             )
         )  # fmt: skip
     return False
 
 
-def deadlines(c: ContractMachine) -> Iterator[float]:
-    """Every moment at which `keep_time` would do something more."""
-    a = c.a
-    match c.state:
-        case S.OFFERED | S.ACCEPTED:
-            yield _lapses_at(c)
-        case S.ACTIVE | S.AMENDING | S.SUSPECT:
-            terms = _terms(c)
-            yield c.t0 + terms.end_s
-            yield c.heard_at + terms.lease_s
-            if c.state is not S.SUSPECT:
-                yield c.heard_at + 2 * terms.epoch_s
-            if c.now < c.t0 + terms.not_before_s:
-                yield c.t0 + terms.not_before_s
-            if a.role is Role.LENDER:
-                yield _states_at(c)
-                if _is_unacked(c):
-                    yield c.acked_at + terms.lease_s
-        case S.REVOKING | S.EXPIRED | S.BROKEN:
-            yield _closes_at(c)
-        case S.CLOSING | S.SETTLED:
-            if c.now < c.phase_at + c.settle_window_s:
-                yield c.phase_at + c.settle_window_s
-            if c.state is S.CLOSING and a.role is Role.BORROWER and a.settle is not None:
-                yield c.phase_at + _terms(c).grace_s
+_RULES: dict[State, Callable[[ContractMachine], bool]] = {
+    **dict.fromkeys((S.OFFERED, S.ACCEPTED), _lapse), **dict.fromkeys(LIVE, _live),
+    **dict.fromkeys((S.REVOKING, S.EXPIRED, S.BROKEN), _end), **dict.fromkeys((S.CLOSING, S.SETTLED), _close),
+}  # fmt: skip
+
+
+def due_at(c: ContractMachine) -> float:
+    """The next moment at which `keep_time` would do something more."""
+    when = _DUE.get(c.a.state)
+    return when(c) if when is not None else math.inf
+
+
+def _live_due_at(c: ContractMachine) -> float:
+    terms, t0, state = _terms(c), c.t0, c.a.state
+    due = min(t0 + terms.end_s, c.heard_at + terms.lease_s)
+    if state is not SUSPECT:
+        due = min(due, c.heard_at + 2 * terms.epoch_s)
+    if c.now < t0 + terms.not_before_s:
+        due = min(due, t0 + terms.not_before_s)
+    if c.a.role is LENDER:
+        due = min(due, _states_at(c))
+        if _is_unacked(c):
+            due = min(due, c.acked_at + terms.lease_s)
+    return due
+
+
+def _close_due_at(c: ContractMachine) -> float:
+    due, a = math.inf, c.a
+    if c.now < c.phase_at + c.settle_window_s:
+        due = c.phase_at + c.settle_window_s
+    if a.state is CLOSING and a.role is BORROWER and a.settle is not None:
+        due = min(due, c.phase_at + _terms(c).grace_s)
+    return due
 
 
 def _terms(c: ContractMachine) -> Terms:
@@ -140,7 +150,7 @@ def _terms(c: ContractMachine) -> Terms:
 
 
 def _lapses_at(c: ContractMachine) -> float:
-    signed = c.a.accept if c.state is S.ACCEPTED else c.a.offer
+    signed = c.a.accept if c.a.state is S.ACCEPTED else c.a.offer
     match signed.message if signed is not None else None:
         case m.Accept() as accept:
             return c.t0 + accept.activation_s
@@ -150,15 +160,21 @@ def _lapses_at(c: ContractMachine) -> float:
 
 
 def _closes_at(c: ContractMachine) -> float:
-    if c.state is not S.BROKEN:
+    if c.a.state is not BROKEN:
         return c.phase_at + c.notice_s + LAST_COUNTS_S
     if _waits_for_peer(c):
         return c.phase_at + _terms(c).grace_s
-    return c.phase_at + (LAST_COUNTS_S if c.a.role is Role.LENDER else 0)
+    return c.phase_at + (LAST_COUNTS_S if c.a.role is LENDER else 0)
 
 
 def _waits_for_peer(c: ContractMachine) -> bool:
-    return c.state is S.BROKEN and c.a.causes.get(c.a.role) is Cause.PEER_SILENT and not c.is_heard_since
+    return c.a.state is BROKEN and c.a.causes.get(c.a.role) is Cause.PEER_SILENT and not c.is_heard_since
+
+
+_DUE: dict[State, Callable[[ContractMachine], float]] = {
+    **dict.fromkeys((S.OFFERED, S.ACCEPTED), _lapses_at), **dict.fromkeys(LIVE, _live_due_at),
+    **dict.fromkeys((S.REVOKING, S.EXPIRED, S.BROKEN), _closes_at), **dict.fromkeys((S.CLOSING, S.SETTLED), _close_due_at),
+}  # fmt: skip
 
 
 def _states_at(c: ContractMachine) -> float:
@@ -173,12 +189,12 @@ def _is_unacked(c: ContractMachine) -> bool:
 
 def work_may(c: ContractMachine) -> tuple[bool, str]:
     """Whether new batches may start (lender) or be handed out (borrower), and why not."""
-    if c.state not in LIVE:
-        return False, f"the contract is {c.state}"
+    if c.a.state not in LIVE:
+        return False, f"the contract is {c.a.state}"
     if c.now < c.t0 + _terms(c).not_before_s:
         return False, "the time frame has not begun"
-    if c.a.role is Role.BORROWER:
-        return (False, "the lender is silent") if c.state is S.SUSPECT else (True, "")
+    if c.a.role is BORROWER:
+        return (False, "the lender is silent") if c.a.state is SUSPECT else (True, "")
     if _is_unacked(c):
         return False, "an epoch's work is not acknowledged yet"
     return True, ""
@@ -189,7 +205,7 @@ def _state(c: ContractMachine) -> None:
     a = c.a
     epoch, revision = a.epoch + 1, a.revision
     if a.amendment is not None and a.amendment.agreed is not None and epoch >= a.amendment.from_epoch:
-        own = a.amendment.agreed.message.role == Role.LENDER  # type: ignore[attr-defined]
+        own = a.amendment.agreed.message.role == LENDER  # type: ignore[attr-defined]
         is_acknowledged = not own or a.signed_seen >= a.amendment.agreed.message.sequence  # type: ignore[attr-defined]
         revision = a.amendment.revision if is_acknowledged else revision
     alive = c.slots_alive if c.slots_alive is not None else a.slots
@@ -234,7 +250,7 @@ def react(c: ContractMachine, signed: Signed, before: State) -> None:
         case m.Resume():
             c.send_again_now()
             c.effect(e.HandOver(a.acked))
-            if a.role is Role.LENDER and c.state in LIVE:
+            if a.role is LENDER and c.state in LIVE:
                 c.epoch_at = -math.inf  # type: ignore[assignment]  # a statement at once: it shows that the contract lives
 
 
@@ -254,18 +270,18 @@ def command(c: ContractMachine, event: e.Event) -> None:
     a = c.a
     match event:
         case e.Propose():
-            _need(c, a.role is Role.BORROWER and c.state in (S.DRAFT, S.OFFERED), "offer")
+            _need(c, a.role is BORROWER and c.state in (S.DRAFT, S.OFFERED), "offer")
             if fault := event.terms.fault():
                 raise UsageError("bad-terms", fault)
             c.say(m.Offer, terms=event.terms.pack(), valid_s=event.valid_s)
         case e.Agreeing():
-            _need(c, a.role is Role.LENDER and c.state is S.OFFERED and a.offer is not None, "accept")
+            _need(c, a.role is LENDER and c.state is S.OFFERED and a.offer is not None, "accept")
             _same_text(event.offer_terms, a.terms_bytes)
             if not 1 <= event.slots <= _terms(c).slots:
                 raise UsageError("bad-slots", f"1 to {_terms(c).slots} slots were asked for, got {event.slots}")
             c.say(m.Accept, offer=a.offer.hash if a.offer else m.ZERO, slots=event.slots, activation_s=event.activation_s)
         case e.Committing():
-            _need(c, a.role is Role.BORROWER and c.state is S.ACCEPTED and a.accept is not None, "commit")
+            _need(c, a.role is BORROWER and c.state is S.ACCEPTED and a.accept is not None, "commit")
             c.say(m.Commit, accept=a.accept.hash if a.accept else m.ZERO)
         case e.Refusing():
             _refuse(c, event)

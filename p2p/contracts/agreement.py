@@ -12,12 +12,13 @@ from enum import IntEnum
 import msgpack
 
 from p2p.base.clock import UnixTime
+from p2p.base.envelope import pack
 from p2p.base.errors import InvariantBroken
 from p2p.base.record import record
 from p2p.contracts import messages as m
 from p2p.contracts.signing import Signed, contract_id, trusted
 from p2p.contracts.table import FINAL, LIVE, State, Trigger, can, next_state
-from p2p.contracts.terms import COUNTING, NOTHING, Cause, Facts, Role, Terms
+from p2p.contracts.terms import COUNTING, LENDER, NOTHING, Cause, Facts, Role, Terms
 
 NEVER = UnixTime(0)
 MAX_MESSAGES = 60_000  # per side and contract
@@ -29,6 +30,9 @@ class Kind(IntEnum):
     OUT = 1
     IN = 2
     NOTE = 3
+
+
+OUT, IN, NOTE = Kind  # see `terms.LENDER`
 
 
 @record
@@ -46,15 +50,14 @@ class Record:
         head = [int(self.kind), self.wall, self.elapsed_ms]
         s = self.signed
         tail = [s.message.code, s.body, s.signature] if s is not None else [str(self.note)]
-        packed: bytes = msgpack.packb(head + tail, use_bin_type=True)
-        return packed
+        return pack(head + tail)
 
     @classmethod
     def unpack(cls, data: bytes) -> Record:
         """Read one's own journal."""
         kind, wall, elapsed_ms, *rest = msgpack.unpackb(data, raw=False)
-        if kind == Kind.NOTE:
-            return cls(Kind.NOTE, UnixTime(wall), elapsed_ms, note=Trigger(rest[0]))
+        if kind == NOTE:
+            return cls(NOTE, UnixTime(wall), elapsed_ms, note=Trigger(rest[0]))
         return cls(Kind(kind), UnixTime(wall), elapsed_ms, signed=trusted(*rest))
 
 
@@ -119,14 +122,16 @@ class Agreement:
         if record.note is not None:
             self._note(record.note)
         elif record.signed is not None:
-            is_own = record.kind is Kind.OUT
+            is_own = record.kind is OUT
             (self.out if is_own else self.came).append(record.signed)
             author = self.role if is_own else self.role.other
             if not is_own:
                 self.signed_seen = max(self.signed_seen, record.signed.message.seen_sequence)  # type: ignore[attr-defined]
                 self.got = max(self.got, self.signed_seen)
             self._message(record.signed, author)
-        if before is not self.state and self.state is State.ACTIVE and self.started == 0:
+        if before is self.state:
+            return
+        if self.state is State.ACTIVE and self.started == 0:
             self.started = record.wall
         if self.ended == 0 and before in LIVE and self.state not in LIVE:
             self.ended = record.wall
@@ -211,11 +216,11 @@ class Agreement:
             if can(self.state, Trigger.AMENDED):
                 self.go(Trigger.AMENDED)
         elif self.state is State.OFFERED:
-            if nack.terms and author is Role.LENDER:
+            if nack.terms and author is LENDER:
                 self.suggestion = nack.terms
                 self.go(Trigger.COUNTER)
             else:
-                self.go(Trigger.REFUSE if author is Role.LENDER else Trigger.WITHDRAW)
+                self.go(Trigger.REFUSE if author is LENDER else Trigger.WITHDRAW)
         elif self.state is State.ACCEPTED and self.accept is not None and nack.what == self.accept.hash:
             self.go(Trigger.WITHDRAW)
         elif self.commit is not None and nack.what == self.commit.hash and self.epoch < 0 and can(self.state, Trigger.VOID):
@@ -263,9 +268,13 @@ class Agreement:
         return self.out[self.got :]
 
     @property
+    def is_unconfirmed(self) -> bool:
+        return self.got < len(self.out)
+
+    @property
     def has_started(self) -> bool:
         """Whether both sides have shown that they hold it: a statement and its acknowledgement went through."""
-        return self.acked_epoch >= 0 if self.role is Role.LENDER else self.epoch >= 0
+        return self.acked_epoch >= 0 if self.role is LENDER else self.epoch >= 0
 
     @property
     def is_over(self) -> bool:

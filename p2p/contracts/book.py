@@ -6,7 +6,9 @@ offers that are too old or known. Everything else is the contracts' own machines
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from p2p.base.clock import Monotonic, UnixTime
 from p2p.base.errors import InvariantBroken, MalformedMessage, UsageError
@@ -17,8 +19,8 @@ from p2p.contracts.chain import Chain
 from p2p.contracts.ledger import SlotLedger
 from p2p.contracts.machine import SETTLE_WINDOW_S, SKEW_S, ContractMachine
 from p2p.contracts.signing import GOT, Signed, Signer, split_wire_untrusted
-from p2p.contracts.table import HOLDING, State
-from p2p.contracts.terms import Role, array_untrusted
+from p2p.contracts.table import FINAL, HOLDING, State
+from p2p.contracts.terms import BORROWER, LENDER, Role, array_untrusted
 
 MAX_OPEN_OFFERS = 256
 MAX_OPEN_OFFERS_PER_PEER = 8
@@ -26,8 +28,7 @@ MAX_KNOWN = 65_536  # nonces remembered until their offers are too old anyway
 LINGER_S = 3600.0  # a finished contract stays in memory, to answer what is still on its way
 
 
-@record
-class Key:
+class Key(NamedTuple):
     """Which contract: the other company's key and the offer's nonce."""
 
     peer: bytes
@@ -99,6 +100,8 @@ class Book:
         self._settle_window_s = settle_window_s
         self._by_id: dict[tuple[bytes, bytes], Key] = {}  # (peer, nonce or contract id)
         self._due: dict[Key, float] = {}  # each contract's next deadline, kept as it changes
+        self._first_due: float | None = math.inf  # the least of them; None: not known
+        self._over: dict[Key, float] = {}  # finished contracts, and when they may be forgotten at the earliest
         self._known: dict[bytes, UnixTime] = {}  # nonce of a finished or forgotten offer, until when it must be remembered
 
     def restore(self, key: Key, role: Role, records: Iterable[bytes], now: Monotonic, wall: UnixTime) -> tuple[BookEffect, ...]:
@@ -107,7 +110,7 @@ class Book:
             role, self.signer, key.peer, key.nonce, records, now, wall, settle_window_s=self._settle_window_s
         )  # fmt: skip
         self._add(key, machine)
-        if role is Role.LENDER and machine.state in HOLDING:
+        if role is LENDER and machine.state in HOLDING:
             self.slots.enter(key, self._wanted(machine))
         return self._order(key, e.Restarted(wall), now)
 
@@ -118,14 +121,14 @@ class Book:
                 return self._from_peer(event, now)
             case Order():
                 if isinstance(event.event, e.Propose) and event.key not in self.contracts:
-                    self._add(event.key, self._new(Role.BORROWER, event.key))
+                    self._add(event.key, self._new(BORROWER, event.key))
                 return self._order(event.key, event.event, now)
             case Wake():
                 effects: list[BookEffect] = []
                 for key in [k for k, due in self._due.items() if due <= now]:
                     effects += self._order(key, e.Tick(event.wall), now)
-                for key, machine in [(k, c) for k, c in self.contracts.items() if c.a.is_over]:
-                    self._forget(key, machine, now)
+                for key in [k for k, at in self._over.items() if now > at]:
+                    self._forget(key, self.contracts[key], now)
                 if len(self._known) > MAX_KNOWN // 2:
                     self._known = {nonce: until for nonce, until in self._known.items() if until > event.wall}
                 return tuple(effects)
@@ -135,17 +138,28 @@ class Book:
 
     def _add(self, key: Key, machine: ContractMachine) -> None:
         self.contracts[key] = machine
+        self._by_id[key.peer, key.nonce] = key
         self._index(key, machine)
 
     def _index(self, key: Key, machine: ContractMachine) -> None:
-        self._by_id[key.peer, key.nonce] = key
-        if machine.a.contract:
-            self._by_id[key.peer, machine.a.contract] = key
-        deadline = machine.next_deadline()
+        a = machine.a
+        if a.contract:
+            self._by_id[key.peer, a.contract] = key
+        if a.state in FINAL and key not in self._over:
+            self._over[key] = machine.phase_at + LINGER_S
+        before, deadline = self._due.get(key), machine.next_deadline()
+        if deadline == before:
+            return
         if deadline is not None:
             self._due[key] = deadline
         else:
-            self._due.pop(key, None)
+            del self._due[key]
+        if self._first_due is None:
+            return
+        if deadline is not None and deadline <= self._first_due:
+            self._first_due = deadline
+        elif before == self._first_due:
+            self._first_due = None
 
     def send_again_now(self, peer: bytes) -> None:
         """That company is there again: say again at the next wake what it has not confirmed."""
@@ -160,7 +174,7 @@ class Book:
 
     def inbox(self) -> list[Key]:
         """Offers that wait for an answer, oldest first."""
-        return [k for k, c in self.contracts.items() if c.a.role is Role.LENDER and c.state is State.OFFERED]
+        return [k for k, c in self.contracts.items() if c.a.role is LENDER and c.state is State.OFFERED]
 
     def _from_peer(self, event: FromPeer, now: Monotonic) -> tuple[BookEffect, ...]:
         if event.peer in self.blocked:
@@ -172,7 +186,7 @@ class Book:
             return (TurnedAway(event.peer, error.code, error.text),)
         key = self.find(event.peer, about)
         if key is not None:
-            return self._order(key, e.Received(event.wire, event.wall), now)
+            return self._order(key, e.Received(event.wire, event.wall, (code, body, last)), now)
         if code != m.Offer.code or not isinstance(last, bytes):
             return (TurnedAway(event.peer, "contract-unknown", "no such contract is known here"),)
         return self._first_offer(event, Key(event.peer, about), body, last, now)
@@ -184,7 +198,7 @@ class Book:
             return (TurnedAway(event.peer, "inbox-full", f"{from_peer} of your offers and {len(waiting)} in all wait for an answer", 60),)
         if key.nonce in self._known:
             return (TurnedAway(event.peer, "offer-known", "this offer has had its answer"),)
-        machine = self._new(Role.LENDER, key)
+        machine = self._new(LENDER, key)
         try:
             offer = self.signer.open_untrusted(event.peer, m.Offer.code, body, signature).message
         except MalformedMessage as error:
@@ -203,7 +217,7 @@ class Book:
         if machine is None:
             raise UsageError("contract-unknown", "no such contract is known here")
         if isinstance(event, e.Persisted):  # lets go what waited for the disk; neither promises nor deadlines change by it
-            return tuple(x for effect in machine.handle(event, now) for x in self._carry(key, machine, effect, now))
+            return self._carried(key, machine, machine.handle(event, now), now)
         held = self.slots.of(key)
         self._reserve(key, machine, event)
         try:
@@ -212,23 +226,25 @@ class Book:
             self.slots.let_go(key, held)
             self._index(key, machine)
             raise
+        out = self._carried(key, machine, effects, now)
+        if machine.a.role is LENDER:
+            self.slots.let_go(key, self._wanted(machine) if machine.a.state in HOLDING else 0)
+        self._index(key, machine)
+        return out
+
+    def _carried(self, key: Key, machine: ContractMachine, effects: Iterable[e.Effect], now: Monotonic) -> tuple[BookEffect, ...]:
         out: list[BookEffect] = []
         for effect in effects:
-            out += self._carry(key, machine, effect, now)
-        if machine.a.role is Role.LENDER:
-            self.slots.let_go(key, self._wanted(machine) if machine.state in HOLDING else 0)
-        self._index(key, machine)
+            if isinstance(effect, e.WantHalf):
+                half = self.chain.make(effect, machine.a, machine.wall)
+                out += (PersistHalf(half), *self._order(key, e.HalfMade(half, machine.wall), now))
+            else:
+                out.append(Of(key, effect))
         return tuple(out)
-
-    def _carry(self, key: Key, machine: ContractMachine, effect: e.Effect, now: Monotonic) -> list[BookEffect]:
-        if not isinstance(effect, e.WantHalf):
-            return [Of(key, effect)]
-        half = self.chain.make(effect, machine.a, machine.wall)
-        return [PersistHalf(half), *self._order(key, e.HalfMade(half, machine.wall), now)]
 
     def _reserve(self, key: Key, machine: ContractMachine, event: e.Event) -> None:
         """Promise slots before anything is signed about them."""
-        if machine.a.role is not Role.LENDER:
+        if machine.a.role is not LENDER:
             return
         if isinstance(event, e.Agreeing) and machine.state is State.OFFERED:
             self.slots.promise(key, event.slots)
@@ -241,14 +257,15 @@ class Book:
     def _wanted(machine: ContractMachine) -> int:
         a = machine.a
         found = a.amendment
-        if found is not None and (found.by is Role.LENDER or found.agreed is not None):
+        if found is not None and (found.by is LENDER or found.agreed is not None):
             return max(a.slots, found.terms.slots)
         return a.slots
 
     def _forget(self, key: Key, machine: ContractMachine, now: Monotonic) -> None:
-        if machine.a.is_over and now > machine.phase_at + LINGER_S and machine.next_deadline() is None:
-            del self.contracts[key]
-            self._due.pop(key, None)
+        if now > machine.phase_at + LINGER_S and machine.next_deadline() is None:
+            del self.contracts[key], self._over[key]
+            if self._due.pop(key, None) is not None:
+                self._first_due = None
             self._by_id.pop((key.peer, key.nonce), None)
             self._by_id.pop((key.peer, machine.a.contract), None)
             first = machine.a.offer
@@ -261,7 +278,10 @@ class Book:
 
     def next_deadline(self) -> Monotonic | None:
         """The earliest deadline of any contract."""
-        return Monotonic(min(self._due.values())) if self._due else None
+        first = self._first_due
+        if first is None:
+            first = self._first_due = min(self._due.values(), default=math.inf)
+        return Monotonic(first) if first != math.inf else None
 
     def validate(self) -> None:
         """Check every invariant. Raises `InvariantBroken`."""
@@ -269,8 +289,10 @@ class Book:
             machine.validate()
             if machine.next_deadline() != self._due.get(key):
                 raise InvariantBroken(f"a deadline is kept as {self._due.get(key)}, it is {machine.next_deadline()}")
-            if machine.a.role is Role.LENDER and machine.state in HOLDING and self.slots.of(key) < machine.a.slots:
+            if machine.a.role is LENDER and machine.state in HOLDING and self.slots.of(key) < machine.a.slots:
                 raise InvariantBroken("a contract holds slots that the ledger does not know")
+        if self.next_deadline() != min(self._due.values(), default=None):
+            raise InvariantBroken(f"the first deadline is kept as {self._first_due}")
         for key in [k for k in self.contracts if self.contracts[k].state not in HOLDING]:
             if self.slots.of(key):
                 raise InvariantBroken("slots are promised to a contract that is over")

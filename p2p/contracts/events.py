@@ -117,10 +117,11 @@ class Heard:
 
 @record
 class Received:
-    """Bytes from the other side, as they came."""
+    """Bytes from the other side, as they came; ``parts``: the same cut by `split_wire_untrusted`, where somebody did that before."""
 
     wire: bytes
     wall: UnixTime
+    parts: tuple[int, bytes, bytes | int] | None = None
 
 
 @record

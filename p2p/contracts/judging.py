@@ -10,7 +10,7 @@ from p2p.base.errors import MalformedMessage
 from p2p.contracts import messages as m
 from p2p.contracts.agreement import MAX_MESSAGES, Agreement
 from p2p.contracts.signing import Reader, Signed
-from p2p.contracts.terms import Facts, Role, Terms
+from p2p.contracts.terms import BORROWER, LENDER, Facts, Terms
 
 BORROWERS = (m.Offer, m.Commit, m.Ack, m.Countersettle)
 LENDERS = (m.Accept, m.Epoch, m.Settle)
@@ -38,7 +38,7 @@ def _header_fault(a: Agreement, h: m.Header) -> str | None:
         return "it claims to have seen what was never sent"
     if h.seen_sequence < a.signed_seen:
         return "it claims to have seen less than before"
-    speaks_for = Role.BORROWER if isinstance(h, BORROWERS) else Role.LENDER if isinstance(h, LENDERS) else h.role
+    speaks_for = BORROWER if isinstance(h, BORROWERS) else LENDER if isinstance(h, LENDERS) else h.role
     if speaks_for != h.role:
         return f"{type(h).__name__} is not for this role to say"
     return None
@@ -116,8 +116,8 @@ def _half_fault(a: Agreement, message: m.Receipt, reader: Reader) -> str | None:
         return "a second half"
     accepted, claimed = Facts(*half.accepted), Facts(*half.claimed)
     # a side that closed alone knows of less, never of more: the lender cannot claim acknowledgements that were not signed
-    most = a.acked if a.role is Role.BORROWER else (a.claimed if a.countersettle is None else a.acked)
-    least = a.acked if a.countersettle is not None or a.role is Role.LENDER else None
+    most = a.acked if a.role is BORROWER else (a.claimed if a.countersettle is None else a.acked)
+    least = a.acked if a.countersettle is not None or a.role is LENDER else None
     if not most.covers(accepted) or not claimed.covers(accepted) or (least is not None and not accepted.covers(least)):
         return "a half with other numbers than were signed"
     return None

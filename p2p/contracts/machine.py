@@ -17,11 +17,11 @@ from p2p.base.errors import InvariantBroken, MalformedMessage, UsageError
 from p2p.contracts import acting, judging
 from p2p.contracts import events as e
 from p2p.contracts import messages as m
-from p2p.contracts.agreement import Agreement, Kind, Record
+from p2p.contracts.agreement import IN, NOTE, OUT, Agreement, Record
 from p2p.contracts.forks import fork_proof
 from p2p.contracts.signing import GOT, Signed, Signer, got_wire, split_wire_untrusted
 from p2p.contracts.table import LIVE, State, Trigger
-from p2p.contracts.terms import NOTHING, Cause, Facts, Role
+from p2p.contracts.terms import LENDER, NOTHING, Cause, Facts, Role
 
 SKEW_S = 600  # calendars may differ by this before an offer looks old
 SETTLE_WINDOW_S = 7 * 86_400.0  # how long a side waits for the other's totals and half before it closes alone
@@ -59,6 +59,7 @@ class ContractMachine:
         self._resend_at = math.inf
         self._resend_s = FIRST_RESEND_S
         self._work: tuple[bool, str] = (False, "")
+        self._due: float | None = None  # when `acting.keep_time` has something to do again; None: not known
 
     @classmethod
     def restore(
@@ -74,7 +75,7 @@ class ContractMachine:
         a = machine.a
         machine.now, machine.wall, machine._persisted = now, wall, a.records
         machine.phase_at = machine.heard_at = machine.acked_at = now
-        machine.done = a.claimed if role is Role.LENDER else a.acked
+        machine.done = a.claimed if role is LENDER else a.acked
         machine.checks = a.checks
         if last is not None:
             machine.away_s = away_s = max(0, wall - last.wall)
@@ -84,7 +85,7 @@ class ContractMachine:
                 machine.t0 = Monotonic(now - last.elapsed_ms / 1000 - min(away_s, lease_s))
             elif a.state is State.OFFERED:
                 machine.phase_at = Monotonic(now - away_s)
-        machine._resend_at = now if a.unconfirmed else math.inf
+        machine._resend_at = now if a.is_unconfirmed else math.inf
         return machine
 
     @property
@@ -105,12 +106,16 @@ class ContractMachine:
         """Apply one event. Raises `UsageError` for a command that does not fit; what time had done by then is kept for the next one."""
         if isinstance(event, e.Persisted):
             return self._release(event.ordinal)
-        self.now = Monotonic(max(now, self.now))
+        if now > self.now:
+            self.now = now
         self.wall = event.wall
-        acting.keep_time(self)  # deadlines that have come come first
+        due, self._due = self._due, None
+        if due is None or self.now >= due:
+            acting.keep_time(self)  # deadlines that have come come first
         self._dispatch(event)
         acting.keep_time(self)
-        self._resend()
+        if self.now >= self._resend_at:
+            self._resend()
         self._tell()
         effects, self._effects = tuple(self._effects), []
         return effects
@@ -118,7 +123,7 @@ class ContractMachine:
     def _dispatch(self, event: e.Event) -> None:
         match event:
             case e.Received():
-                self._received(event.wire)
+                self._received(event)
             case e.Heard():
                 self.hear()
             case e.Progress() | e.Accepted():
@@ -144,10 +149,10 @@ class ContractMachine:
         else:
             self.checks = (event.checks_passed, event.checks_failed)
 
-    def _received(self, wire: bytes) -> None:
+    def _received(self, event: e.Received) -> None:
         a = self.a
         try:
-            code, body, last = split_wire_untrusted(wire)
+            code, body, last = event.parts or split_wire_untrusted(event.wire)
             if code == GOT and isinstance(last, int):
                 if body in (a.nonce, a.contract):
                     self.hear()
@@ -168,7 +173,7 @@ class ContractMachine:
             return
         self.hear()
         state = a.state
-        self.record(Record(Kind.IN, self.wall, self._elapsed_ms(), signed))
+        self.record(Record(IN, self.wall, self._elapsed_ms(), signed))
         self._confirm(a.got)
         self.send(got_wire(a.about, len(a.came)))
         acting.react(self, signed, state)
@@ -191,7 +196,7 @@ class ContractMachine:
         """The other side is there."""
         self.heard_at = self.now
         self.is_heard_since = True
-        if self.state is State.SUSPECT:
+        if self.a.state is acting.SUSPECT:
             self.note(Trigger.HEAR_AMENDING if self.a.amendment is not None else Trigger.HEAR)
 
     def say(self, cls: Any, **fields: Any) -> Signed:
@@ -205,7 +210,7 @@ class ContractMachine:
             a.came[-1].hash if a.came else m.ZERO, max(0, self.wall), max(0, self.wall) + valid_s + SKEW_S,
         )  # fmt: skip
         signed = self.signer.sign(cls(*header, **fields))
-        self.record(Record(Kind.OUT, self.wall, self._elapsed_ms(), signed))
+        self.record(Record(OUT, self.wall, self._elapsed_ms(), signed))
         self.send(signed.wire)
         self._resend_s = FIRST_RESEND_S
         self._resend_at = min(self._resend_at, self.now + FIRST_RESEND_S)
@@ -213,30 +218,33 @@ class ContractMachine:
 
     def note(self, trigger: Trigger) -> None:
         """Journal something that only time did."""
-        self.record(Record(Kind.NOTE, self.wall, self._elapsed_ms(), note=trigger))
+        self.record(Record(NOTE, self.wall, self._elapsed_ms(), note=trigger))
 
     def record(self, record: Record) -> None:
         """Fold a record in and have it written."""
-        before = self.state
-        self.a.apply(record)
-        if before is State.OFFERED and self.state is State.ACCEPTED:
+        a = self.a
+        before = a.state
+        a.apply(record)
+        is_changed = before is not a.state
+        if is_changed and before is State.OFFERED and a.state is State.ACCEPTED:
             self.t0 = self.now
-        if before is not self.state or (record.signed is not None and isinstance(record.signed.message, m.Offer)):
+        if is_changed or (record.signed is not None and isinstance(record.signed.message, m.Offer)):
             self.phase_at = self.now
             self.is_heard_since = False
-        self._effects.append(e.Persist(self.a.records, record.pack()))
-        if before is not self.state:
-            self.effect(e.Changed(self.state, self.a.causes.get(self.a.role) or self.a.causes.get(self.a.role.other) or Cause.NONE))
+        self._effects.append(e.Persist(a.records, record.pack()))
+        if is_changed:
+            self.effect(e.Changed(a.state, a.causes.get(a.role) or a.causes.get(a.role.other) or Cause.NONE))
 
     def send(self, wire: bytes) -> None:
         self.effect(e.Send(wire))
 
     def effect(self, effect: e.Effect) -> None:
         """Give an effect now, or hold it until everything it follows from is on disk."""
-        if self._persisted >= self.a.records:
+        records = self.a.records
+        if self._persisted >= records:
             self._effects.append(effect)
         else:
-            self._held.append((self.a.records, effect))
+            self._held.append((records, effect))
 
     def refuse(self, code: str, text: str) -> None:
         self._effects.append(e.Refused(code, text))
@@ -252,23 +260,21 @@ class ContractMachine:
         if sequence > self.a.got:
             self.a.got = sequence
             self._resend_s = FIRST_RESEND_S
-        self._resend_at = self.now + self._resend_s if self.a.unconfirmed else math.inf
+        self._resend_at = self.now + self._resend_s if self.a.is_unconfirmed else math.inf
 
     def send_again_now(self) -> None:
         """The other side may have missed something."""
-        if self.a.unconfirmed:
+        if self.a.is_unconfirmed:
             self._resend_at, self._resend_s = self.now, FIRST_RESEND_S
 
     def _resend(self) -> None:
-        if self.now < self._resend_at:
-            return
         if self.a.is_over and self.now > self.phase_at + self.settle_window_s:
             self._resend_at = math.inf
             return
         for signed in self.a.unconfirmed[:MAX_RESENT]:
             self.send(signed.wire)
         self._resend_s = min(2 * self._resend_s, LAST_RESEND_S)
-        self._resend_at = self.now + self._resend_s if self.a.unconfirmed else math.inf
+        self._resend_at = self.now + self._resend_s if self.a.is_unconfirmed else math.inf
 
     def _tell(self) -> None:
         work = acting.work_may(self)
@@ -277,14 +283,18 @@ class ContractMachine:
             self.effect(e.WorkMay(*work))
 
     def _elapsed_ms(self) -> int:
-        return int(self.elapsed_s * 1000)
+        elapsed_s = self.now - self.t0
+        return int(elapsed_s * 1000) if elapsed_s > 0 else 0  # not a number before t0
 
     def next_deadline(self) -> Monotonic | None:
         """When to hand over a `Tick`."""
         if self._effects:
             return self.now  # a refused command left them: they are signed and counted, and must be written
-        when = min([self._resend_at, *acting.deadlines(self)])
-        return None if math.isinf(when) else Monotonic(when)
+        due = self._due
+        if due is None:
+            due = self._due = acting.due_at(self)
+        when = min(self._resend_at, due)
+        return None if when == math.inf else Monotonic(when)
 
     def validate(self) -> None:
         """Check every invariant. Raises `InvariantBroken`."""
@@ -297,5 +307,7 @@ class ContractMachine:
                     raise InvariantBroken(f"message {number} of a chain carries another number")
         if a.state in LIVE and (a.commit is None or a.accept is None):
             raise InvariantBroken("work may flow without a commitment")
+        if self._due is not None and self._due != acting.due_at(self):
+            raise InvariantBroken(f"what time will do is kept for {self._due}, it is due at {acting.due_at(self)}")
         if a.got > len(a.out) or self._persisted > a.records:
             raise InvariantBroken("more was confirmed than was ever said")

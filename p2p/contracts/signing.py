@@ -6,10 +6,11 @@ What was signed is kept as it came; a message is read only after its signature h
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgpack
 
-from p2p.base.envelope import open_untrusted, seal
+from p2p.base.envelope import open_untrusted, pack, seal
 from p2p.base.errors import MalformedMessage
 from p2p.base.ids import digest
 from p2p.base.keys import Identity, is_signed_by
@@ -34,8 +35,7 @@ class Signed:
     @property
     def wire(self) -> bytes:
         """The form that travels."""
-        packed: bytes = msgpack.packb([self.message.code, self.body, self.signature], use_bin_type=True)
-        return packed
+        return pack([self.message.code, self.body, self.signature])
 
 
 class Reader:
@@ -81,6 +81,7 @@ def open_signed_untrusted(
     return Signed(message, body, signature, digest(body))
 
 
+@lru_cache(maxsize=256)  # a half is read where its message is judged, folded, and folded again after a restart
 def trusted(code: int, body: bytes, signature: bytes) -> Signed:
     """Read a message from one's own journal, where it was verified before it was written."""
     return Signed(MESSAGES[code].parse_untrusted(msgpack.unpackb(body, raw=False)), body, signature, digest(body))
@@ -88,8 +89,7 @@ def trusted(code: int, body: bytes, signature: bytes) -> Signed:
 
 def got_wire(about: bytes, sequence: int) -> bytes:
     """The unsigned word that everything up to ``sequence`` is on disk here."""
-    packed: bytes = msgpack.packb([GOT, about, sequence], use_bin_type=True)
-    return packed
+    return pack([GOT, about, sequence])
 
 
 def split_wire_untrusted(wire: bytes) -> tuple[int, bytes, bytes | int]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, Self
 
 import msgpack
 
+from p2p.base.envelope import pack
 from p2p.base.errors import MalformedMessage
 from p2p.base.ids import digest
 from p2p.base.schema import U64, Digest, Length, Message, Range, Word
@@ -31,11 +33,11 @@ class Facts(NamedTuple):
 
     def covers(self, other: Facts) -> bool:
         """Whether every number is at least that of ``other``."""
-        return all(mine >= theirs for mine, theirs in zip(self, other, strict=True))
+        return self[0] >= other[0] and self[1] >= other[1] and self[2] >= other[2]
 
     def at_most(self, other: Facts) -> Facts:
         """The smaller of each number."""
-        return Facts(*(min(mine, theirs) for mine, theirs in zip(self, other, strict=True)))
+        return Facts(min(self[0], other[0]), min(self[1], other[1]), min(self[2], other[2]))
 
 
 NOTHING = Facts(0, 0, 0)
@@ -49,7 +51,10 @@ class Role(IntEnum):
 
     @property
     def other(self) -> Role:
-        return Role.LENDER if self is Role.BORROWER else Role.BORROWER
+        return LENDER if self is BORROWER else BORROWER
+
+
+BORROWER, LENDER = Role  # a member by its class costs 150 ns in Python 3.11, and machines ask millions of times
 
 
 class Cause(IntEnum):
@@ -101,10 +106,10 @@ class Terms(Message, code=1):
 
     def pack(self) -> bytes:
         """The bytes that are signed."""
-        packed: bytes = msgpack.packb(self.as_array(), use_bin_type=True)
-        return packed
+        return pack(self.as_array())
 
     @classmethod
+    @lru_cache(maxsize=64)  # one text is read by judging, folding and answering, and again for every contract that says the same
     def unpack_untrusted(cls, data: bytes) -> Self:
         """Read and judge a stranger's terms. Raises only `MalformedMessage`."""
         array = array_untrusted(data, MAX_TERMS_BYTES)
@@ -147,7 +152,7 @@ def array_untrusted(data: bytes, max_bytes: int) -> list[Any]:
         raise MalformedMessage(f"at most {max_bytes} bytes are read here, got {len(data)}")
     try:
         array = msgpack.unpackb(data, use_list=True, raw=False, strict_map_key=True)
-        again = msgpack.packb(array, use_bin_type=True)
+        again = pack(array)
     except Exception as error:  # noqa: BLE001 - msgpack raises a wide set; all of it is the sender's fault
         raise MalformedMessage(f"cannot be decoded: {type(error).__name__}") from None
     if type(array) is not list or again != data:

@@ -67,8 +67,8 @@ class Evidence:
     entries: dict[bytes, Entry] = field(default_factory=dict)  # by contract id
     forked: set[bytes] = field(default_factory=set)  # companies with a verified proof against them
     # what follows from the entries, kept beside them so that judging one company asks for its own receipts and no others
-    _computed: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # borrower: {lender: core-ms that it signed}
-    _earned: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # the same without contracts that it ended for wrong results
+    _earned: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # borrower: {lender: core-ms that it signed}
+    _unearned: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # the same of contracts that it ended for wrong results
     _own: dict[bytes, dict[bytes, Entry]] = field(default_factory=dict)  # company: {contract: entry} that I signed
     _named: dict[bytes, None] = field(default_factory=dict)
 
@@ -82,9 +82,8 @@ class Evidence:
         for entry, sign in ((old, -1), (new, 1)):
             if entry is None or entry.borrower not in entry.signers:
                 continue
-            for table in (self._computed, self._earned) if entry.is_earned else (self._computed,):
-                sums = table.setdefault(entry.borrower, {})
-                sums[entry.lender] = sums.get(entry.lender, 0) + sign * entry.accepted.core_ms
+            sums = (self._earned if entry.is_earned else self._unearned).setdefault(entry.borrower, {})
+            sums[entry.lender] = sums.get(entry.lender, 0) + sign * entry.accepted.core_ms
         if self.me in new.signers and self.me in (new.borrower, new.lender):
             other = new.lender if new.borrower == self.me else new.borrower
             self._own.setdefault(other, {})[new.contract] = new
@@ -122,7 +121,7 @@ class Evidence:
 
     def computed(self, by: bytes, for_: bytes) -> int:
         """Core-milliseconds that ``by`` computed and ``for_`` signed to have accepted. The lender's word alone is worth nothing."""
-        return self._computed.get(for_, {}).get(by, 0)
+        return self._earned.get(for_, {}).get(by, 0) + self._unearned.get(for_, {}).get(by, 0)
 
     def earned(self, by: bytes, for_: bytes) -> int:
         """The same without contracts that ``for_`` ended for wrong results: a liar earns nothing by what it was believed until then."""

@@ -127,7 +127,7 @@ def test_an_invariant_that_breaks_inside_a_command_stops_the_run(monkeypatch: py
     def broken(self: MarketWorld, company: Company) -> None:
         raise InvariantBroken("on purpose")
 
-    world = MarketWorld(rules(), 1)
+    world = MarketWorld(rules(validate_every=1), 1)
     borrower, lender = world.companies[:2]
     offer = e.Propose(terms_of(1, 1800, 300, 900), 60, borrower.wall)
     monkeypatch.setattr(MarketWorld, "validate", broken)
