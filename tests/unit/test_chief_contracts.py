@@ -366,6 +366,21 @@ def test_an_offer_that_is_found_after_a_start_waits_until_workers_may_be_back() 
         assert service._put_off == (set() if expected else {key})
 
 
+@pytest.mark.parametrize(
+    ("since_s", "code", "standing", "slots", "waits"),
+    [
+        (1.0, "no-free-slots", "lending", 1, True), (1.0, "runtime-missing", "lending", 1, True), (1.0, "memory-too-large", "lending", 0, True),
+        (1.0, "no-free-slots", "lending", 4, False), (60.0, "no-free-slots", "lending", 1, False), (1.0, "price-too-low", "lending", 1, False),
+        (1.0, "not-lending", "lending-unreachable", 0, True), (1.0, "not-lending", "lending-not-idle", 0, False), (1.0, "", "lending", 1, False),
+    ],
+)  # fmt: skip
+def test_an_offer_waits_for_workers_that_come_back_one_by_one_and_for_nothing_else(
+    since_s: float, code: str, standing: str, slots: int, waits: bool
+) -> None:
+    found = rules.may_yet_come(rules.Verdict(0 if code else 1, code), Standing(standing, ""), Policy(max_slots=4), slots, since_s)
+    assert found is waits
+
+
 def test_contracts_that_are_not_over_use_up_credit() -> None:
     def agreement(state: State, role: Role = Role.LENDER, slots: int = 2) -> Any:
         return SimpleNamespace(state=state, role=role, slots=slots, terms=TERMS)

@@ -105,6 +105,15 @@ async def test_a_company_that_is_not_trusted_enough_is_told_so_and_has_no_slot()
     assert own.answer(question).idle_slots == 4
 
 
+@pytest.mark.parametrize(("policy", "code"), [(Policy(max_slots=4), "lending-no-slots"), (None, "not-lending")])
+async def test_an_offer_that_is_judged_before_the_first_look_does_not_hear_that_nothing_is_lent(policy: Policy | None, code: str) -> None:
+    stored = policy_as_json(policy) if policy is not None else b""
+    store = SimpleNamespace(read=lambda _: trio.to_thread.run_sync(lambda: stored))
+    own = Advertising(cast(Any, None), cast(Any, store), lambda: FACTS, True)
+    await own.load()
+    assert own.standing.code == code
+
+
 def test_a_number_of_slots_waits_a_little_and_other_terms_and_zero_do_not() -> None:
     (offer,) = standing(Policy(max_slots=20), FACTS).advertisements
     assert is_due(offer, None, 0) and not is_due(offer, offer, 1e6)

@@ -65,9 +65,13 @@ def judge(terms: Terms, asker: Asker, policy: Policy | None, standing: Standing,
     return Verdict(min(terms.slots, free, MAX_SLOTS_OF_ONE))
 
 
-def may_yet_come(standing: Standing, since_start_s: float) -> bool:
-    """Whether what is lacking for an offer may be there in a moment, because this chief has only just been started."""
-    return since_start_s < STARTING_S and standing.code in ("lending-no-slots", "lending-unreachable")
+def may_yet_come(verdict: Verdict, standing: Standing, policy: Policy, slots: int, since_start_s: float) -> bool:
+    """Whether what is lacking for an offer may be there in a moment: this chief was only just started, and workers come back one by one."""
+    if verdict.fits or since_start_s >= STARTING_S:
+        return False
+    if standing.code != "lending":
+        return standing.code in ("lending-no-slots", "lending-unreachable")
+    return slots < policy.max_slots and verdict.code in ("no-free-slots", "runtime-missing", "memory-too-large")
 
 
 def may_sign_alone(policy: Policy, asker: Asker, terms: Terms) -> bool:

@@ -187,14 +187,14 @@ class ContractService:
     def on_offer(self, key: b.Key) -> None:
         """An offer waits: accept or refuse it without asking where the owner said so; else a person decides."""
         self.on_change(showing.shown_id(key.nonce))
-        machine, (policy, standing, _) = self.driver.book.contracts[key], self.lending()
+        machine, (policy, standing, facts) = self.driver.book.contracts[key], self.lending()
         a = machine.a
         if a.terms is None or policy is None:
             return
         verdict, is_own = self.verdict_of(key), rules.is_own_proposal(a)
         if verdict.fits and (is_own or rules.may_sign_alone(policy, self.asker(key), a.terms)):
             self._quietly(key, e.Agreeing(verdict.slots, ACTIVATION_S, self.driver.wall(), terms_digest(a.terms_bytes)))
-        elif not verdict.fits and rules.may_yet_come(standing, trio.current_time() - self._began):
+        elif rules.may_yet_come(verdict, standing, policy, facts.slots, trio.current_time() - self._began):
             self._put_off.add(key)
         elif not verdict.fits and policy.auto_accept == "any":
             self._quietly(

@@ -46,6 +46,8 @@ class Advertising:
         """What was lent before a restart is lent on."""
         found = await self.store.read(lambda conn: meta.get(conn, POLICY))
         self.policy = policy_of_json(found) if found else None
+        if self.policy is not None:  # offers may be judged by it before `run` has looked for the first time
+            self.standing = Standing("lending-no-slots", "This company has only just started: its workers are coming back.")
 
     async def set_policy(self, policy: Policy | None) -> Standing:
         """Lend, or stop. On disk before anybody is told."""
