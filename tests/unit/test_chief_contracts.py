@@ -369,9 +369,11 @@ def test_an_offer_that_is_found_after_a_start_waits_until_workers_may_be_back() 
 @pytest.mark.parametrize(
     ("since_s", "code", "standing", "slots", "waits"),
     [
-        (1.0, "no-free-slots", "lending", 1, True), (1.0, "runtime-missing", "lending", 1, True), (1.0, "memory-too-large", "lending", 0, True),
-        (1.0, "no-free-slots", "lending", 4, False), (60.0, "no-free-slots", "lending", 1, False), (1.0, "price-too-low", "lending", 1, False),
-        (1.0, "not-lending", "lending-unreachable", 0, True), (1.0, "not-lending", "lending-not-idle", 0, False), (1.0, "", "lending", 1, False),
+        (1.0, "no-free-slots", "lending", 1, True), (1.0, "runtime-missing", "lending", 1, True),
+        (1.0, "memory-too-large", "lending", 0, True), (1.0, "no-free-slots", "lending", 4, False),
+        (60.0, "no-free-slots", "lending", 1, False), (1.0, "price-too-low", "lending", 1, False),
+        (1.0, "not-lending", "lending-unreachable", 0, True), (1.0, "not-lending", "lending-not-idle", 0, False),
+        (1.0, "", "lending", 1, False),
     ],
 )  # fmt: skip
 def test_an_offer_waits_for_workers_that_come_back_one_by_one_and_for_nothing_else(

@@ -14,7 +14,7 @@ from company import messages as m
 from company.chief.contracts.port import ContractView
 from company.chief.network.contact import Contact
 from company.chief.secondment import checking
-from company.chief.secondment.counting import Account
+from company.chief.secondment.counting import Account, pack_account, unpack_account
 from company.chief.secondment.door import Admitted, admit, is_over
 from company.chief.secondment.foreign import Foreign
 from company.chief.secondment.naming import guest_id, origin_of
@@ -290,6 +290,17 @@ def test_what_is_counted_is_on_disk_once_and_took_no_longer_than_it_can_have() -
     account.came(("g-1", 9, 0), 1, 1, 1, elapsed_us=1)
     account.left("g-1")
     assert not account.acked(("g-1", 9, 0))
+
+
+def test_what_was_counted_survives_the_borrowers_chief_also_where_nobody_acknowledged_it_yet() -> None:
+    account = Account(Facts(10, 100, 1000))
+    account.came(("g-1", 7, 0), 20, 900_000, 64, elapsed_us=2e6)
+    account.acked(("g-1", 7, 0))
+    account.passed, account.failed = 3, 1
+    again = unpack_account(pack_account(account), Facts(10, 100, 1000))
+    assert (again.facts, again.passed, again.failed) == ((30, 1000, 1064), 3, 1)
+    assert unpack_account(pack_account(account), Facts(40, 2000, 2000)).facts == (40, 2000, 2000), "never less than is co-signed"
+    assert unpack_account(None, Facts(40, 2000, 2000)).facts == (40, 2000, 2000)
 
 
 async def test_a_large_input_is_kept_for_its_check_and_no_longer(tmp_path: Path) -> None:

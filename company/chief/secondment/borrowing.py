@@ -15,14 +15,16 @@ import trio
 
 from company import messages as m
 from company.chief import events as ev
+from company.chief.commit import Committer
 from company.chief.contracts.port import Contracts, ContractView
 from company.chief.engine import Engine
 from company.chief.outcome_cut import cut_outcome_untrusted
 from company.chief.secondment import believed
 from company.chief.secondment.checking import Checking
-from company.chief.secondment.counting import Account
+from company.chief.secondment.counting import Account, pack_account, unpack_account
 from company.chief.secondment.door import Admitted, admit, is_over
 from company.chief.secondment.reporting import tell_drained, tell_facts, tell_heard
+from company.chief.store import meta
 from company.chief.store.store import Store
 from p2p.base.errors import PeerError
 from p2p.base.frames import Frame
@@ -54,6 +56,7 @@ class Borrowing:
     sessions: Sessions
     checking: Checking
     store: Store
+    committer: Committer
     is_trusted: Callable[[bytes], bool]
     nursery: trio.Nursery = field(init=False)
     guests: dict[str, Admitted] = field(default_factory=dict)
@@ -78,8 +81,10 @@ class Borrowing:
         if origin not in self.checking.passed:
             now = float(read_unix())
             self.checking.passed[origin] = await self.store.read(lambda conn: believed.load_passed(conn, origin, now))
+        await self._load(found.view)
+        if found.view.id not in self.accounts:
+            raise PeerError("contract-over", "This contract is over.")
         self._admitted[found.spec.id] = found
-        self._account(found.view)
         held = tuple((token, job, first, count) for token, job, first, count, _ in message.held)
         return ev.WorkerHere(spec=found.spec, held=held)
 
@@ -107,6 +112,8 @@ class Borrowing:
         if view.is_live:
             for worker in mine:
                 self._hold(worker, not view.may_work)
+            if view.id not in self.accounts:
+                self.nursery.start_soon(self._load, view)
             return
         if not is_over(view) or view.id in self._over:
             return
@@ -116,7 +123,7 @@ class Borrowing:
         grace_s = max(0.0, view.drain_until - trio.current_time())
         for worker in mine:
             self.engine.post(ev.WorkerChanged(worker=worker, action="drain"))
-        self.nursery.start_soon(self._see_off, view.id, mine, grace_s)
+        self.nursery.start_soon(self._see_off, view, mine, grace_s)
 
     def _hold(self, worker: str, pause: bool) -> None:
         """A contract that is suspect gets nothing new."""
@@ -124,8 +131,10 @@ class Borrowing:
         if live is not None and live.paused != pause and worker not in self._held:
             self.engine.post(ev.WorkerChanged(worker=worker, action="pause" if pause else "resume"))
 
-    async def _see_off(self, contract: bytes, workers: list[str], grace_s: float) -> None:
+    async def _see_off(self, view: ContractView, workers: list[str], grace_s: float) -> None:
         """Let what runs finish for the notice; then close."""
+        contract = view.id
+        await self._load(view)
         until = trio.current_time() + grace_s
         while trio.current_time() < until and any(self.engine.state.leases.of_worker(w) for w in workers if w in self.guests):
             with trio.move_on_at(min(until, trio.current_time() + 0.1)):
@@ -141,6 +150,7 @@ class Borrowing:
             if run.spec.guest is not None and run.spec.guest.contract == contract.hex():
                 self.engine.post(ev.WorkerChanged(worker=run.spec.id, action="rm"))  # one that is away comes back no more
         self.tell_account(contract)
+        await self.committer.flushed()  # what was counted is on disk and told
         tell_drained(self.contracts, contract)
         self._forget_over(contract)
 
@@ -218,14 +228,18 @@ class Borrowing:
         for view in self.contracts.open_contracts():
             if view.role is Role.BORROWER and company_id_text(view.peer) == origin:
                 self.tell_account(view.id)
+                await self.committer.flushed()  # what came before it counts
                 await self.contracts.breach(view.id, Cause.BAD_RESULT, evidence, text)
 
     # ---- counting ------------------------------------------------------------------------------------------------------------
-    def _account(self, view: ContractView) -> Account:
-        account = self.accounts.get(view.id)
-        if account is None:
-            account = self.accounts[view.id] = Account(self.contracts.facts_of(view.id))
-        return account
+    async def _load(self, view: ContractView) -> None:
+        """Where this boot counts on: what was on disk of a contract, which may be more than was ever acknowledged to its lender."""
+        if view.id in self.accounts:
+            return
+        found = await self.store.read(lambda conn: meta.get(conn, row_of(view.id)))
+        if view.id not in self.accounts and self.contracts.contract(view.id) is not None:
+            self.accounts[view.id] = unpack_account(found, self.contracts.facts_of(view.id))
+            self.tell_account(view.id)
 
     def _stir(self) -> None:
         self._news.set()
@@ -245,4 +259,14 @@ class Borrowing:
         if account is None or account.told == (told := (account.facts, account.passed, account.failed)):
             return
         account.told = told
-        tell_facts(self.contracts, contract, account.facts, checks_passed=account.passed, checks_failed=account.failed)
+        packed = pack_account(account)
+
+        def state() -> None:
+            tell_facts(self.contracts, contract, told[0], checks_passed=told[1], checks_failed=told[2])
+
+        self.committer.add(ops=[lambda conn: meta.put(conn, row_of(contract), packed)], then=state)
+
+
+def row_of(contract: bytes) -> str:
+    """Where the counts lie."""
+    return f"borrowed/{contract.hex()}"

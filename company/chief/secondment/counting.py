@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgpack
+
 from p2p.contracts.terms import Facts
 
 MAX_OPEN = 16_384  # outcomes that wait for the disk, of one contract
@@ -49,3 +51,17 @@ class Account:
     @property
     def facts(self) -> Facts:
         return Facts(self.base.fragments + self.fragments, self.base.core_ms + self.run_us // 1000, self.base.bytes + self.bytes)
+
+
+def pack_account(account: Account) -> bytes:
+    """For the database."""
+    packed: bytes = msgpack.packb([*account.facts, account.passed, account.failed])
+    return packed
+
+
+def unpack_account(data: bytes | None, signed: Facts) -> Account:
+    """Out of the database. ``signed``: what is co-signed already."""
+    if data is None:
+        return Account(signed)
+    fragments, core_ms, size, passed, failed = msgpack.unpackb(data)
+    return Account(Facts(*map(max, Facts(fragments, core_ms, size), signed)), passed=passed, failed=failed)

@@ -113,7 +113,7 @@ def build_secondment(
     )  # fmt: skip
     borrowing = Borrowing(
         own=chief.identity.public, network_id=network_id, contracts=contracts, engine=chief.engine, sessions=chief.sessions,
-        checking=checking, store=chief.store, is_trusted=is_trusted,
+        checking=checking, store=chief.store, committer=chief.committer, is_trusted=is_trusted,
     )  # fmt: skip
     late.append(borrowing)
     lending = Lending(
