@@ -66,6 +66,8 @@ class Books:
         self.own: ev.OwnWorker | None = None  # what was last heard of the chief's own worker, if it has one
         self.hold_until: Monotonic | None = None
         self.awaited: set[str] = set()
+        self.staying: set[str] = set()  # jobs whose own runs disagree: no other company may compute them
+        self.give_up_at: Monotonic | None = None  # those of them, where no own worker came by then
         self.stirred: set[str] = set()  # jobs with new work since the assigner last looked
         self.touched: set[str] = set()  # jobs that may be complete
         self.is_line_moved = False

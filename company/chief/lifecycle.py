@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from company.chief import events as ev
+from company.chief import staying
 from company.chief.assign import Assigner
 from company.chief.books import Books
 from company.chief.jobrun import ENDED, JobRun
@@ -194,6 +195,8 @@ class Lifecycle:
             return []
         job.foreign.abroad, job.foreign.why = event.may, event.why
         self._books.forget_ability()
+        if not event.may:
+            self._books.staying.add(job.id)
         text = "Two own runs agree: other companies may compute it." if event.may else f"It stays at home: {event.why}"
         return [ev.Tell(job=job.id, kind="abroad", text=text)]
 
@@ -269,6 +272,9 @@ class Lifecycle:
         """Start what may start, merge what is complete."""
         books = self._books
         effects: list[ev.Effect] = []
+        if books.staying:
+            for name in staying.look(books, now):
+                effects += self.end(books.jobs[name], "failed", staying.given_up(books.jobs[name]), now)
         touched, books.touched = sorted(books.touched), set()
         for name in touched:
             job = books.active.get(name)

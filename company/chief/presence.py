@@ -235,7 +235,7 @@ class Presence:
         """When a grace, a rest, a hold or a kick is over."""
         books = self._books
         times = [until for name in books.fencing for until in books.jobs[name].kicked.values()]
-        for at in (books.slots.next_deadline(), books.hold_until, books.long.next_deadline()):
+        for at in (books.slots.next_deadline(), books.hold_until, books.give_up_at, books.long.next_deadline()):
             if at is not None:
                 times.append(at)
         return min(times, default=None)

@@ -5,6 +5,7 @@ Said at the moment of asking from the state as it is, never stored, so that it i
 
 from __future__ import annotations
 
+from company.chief import staying
 from company.chief.books import Books
 from company.chief.eligible import why_not
 from company.chief.events import OwnWorker
@@ -101,6 +102,8 @@ class Reasons:
         """There is work, and no slot has any of it."""
         books = self._books
         here = [w for w in books.slots.workers.values() if w.connected]
+        if job.id in books.staying and books.give_up_at is not None:
+            return staying.waits(job)
         if not here:
             away = sorted(books.slots.workers[w].spec.name for w in books.slots.away)
             if away:

@@ -251,3 +251,31 @@ def test_editing_what_may_fail_is_judged_at_once() -> None:
     w.run(lambda: "j-1" in w.state.jobs and w.state.jobs["j-1"].dead.total == 2)
     w.change("j-1", "edit", max_fails="1")
     assert job.over is not None and job.over.phase == "failed"
+
+
+def test_a_job_that_only_own_workers_can_compute_is_given_up_when_none_comes_and_says_so_before() -> None:
+    """It used to wait for ever: its own runs differ, so no other company may have it, and the borrower has no worker."""
+    w = world()
+    job = w.submit("j-1", [0.01] * 5)
+    w.run_for(1.0)
+    w.post(ev.AbroadJudged(job="j-1", may=False, why="two own runs of fragment 0 gave different results"))
+    reason = w.state.jobs["j-1"].reason
+    assert reason is not None and reason.code == "abroad-differs" and "10 minutes" in reason.text, reason
+    w.run_for(590.0)
+    assert job.over is None
+    w.run_for(20.0)
+    assert job.over is not None and job.over.phase == "failed" and job.over.reason is not None
+    assert (job.over.reason.code, job.over.reason.facts["waited_s"]) == ("abroad-differs", 600.0)
+    assert "two own runs of fragment 0" in job.over.reason.text
+
+
+def test_an_own_worker_that_comes_in_time_computes_what_stays_at_home() -> None:
+    w = world()
+    job = w.submit("j-1", [0.01] * 5)
+    w.run_for(1.0)
+    w.post(ev.AbroadJudged(job="j-1", may=False, why="they differ"))
+    w.run_for(590.0)
+    w.add_worker("w-a", 1)
+    w.run(w.all_over)
+    assert job.over is not None and job.over.phase == "done"
+    assert w.state.next_deadline() is None, "nothing is waited for any more"
