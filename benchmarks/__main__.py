@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import borrowed, bulk, dht, footprint, throughput
+from benchmarks import borrowed, bulk, dht, footprint, programs, throughput
 from benchmarks.company import BenchCompany
 from benchmarks.peer_process import open_peers
 from benchmarks.rows import Row, table
@@ -35,7 +35,8 @@ REAP_S = 2.0
 # seconds; at rest each takes about a third of it on two cores
 BOUND_S = {
     "start": 60.0, "import": 30.0, "sandbox": 90.0, "waits": 120.0, "tiny": 420.0, "burn": 420.0, "large": 300.0,
-    "million": 90.0, "upload": 240.0, "uneven": 600.0, "dht": 180.0, "borrowed": 300.0,
+    "million": 90.0, "upload": 240.0, "uneven": 600.0, "dht": 180.0, "borrowed": 300.0, "calls": 240.0,
+    "script": 200.0, "engines": 240.0,
 }  # fmt: skip
 
 
@@ -143,10 +144,15 @@ def measure(name: str, *, quick: bool) -> tuple[list[Row], dict[str, str]]:
         company.upload()
         if name in ("tiny", "burn", "large"):
             return _beside_peers(name, company, throughput.Scale.of(quick=quick))
+        if name == "calls":
+            return programs.call_rows(company, SLOTS, say, quick=quick)
+        if name == "engines":
+            return programs.engine_rows(company, SLOTS, say, quick=quick)
         ours: dict[str, Callable[[], list[Row]]] = {
             "waits": lambda: _waits(company, rounds, quick=quick),
             "million": lambda: [bulk.million_row(company, 50_000 if quick else 1_000_000)],
             "upload": lambda: bulk.upload_rows(company, (32 << 20) if quick else (4 << 30)),
+            "script": lambda: [programs.script_row(company, say, quick=quick)],
             "uneven": lambda: [bulk.uneven_row(company, 40 if quick else 2000, say)],
         }
         return ours[name](), {}

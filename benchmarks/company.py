@@ -78,6 +78,11 @@ class BenchCompany(DemoCompany):
         """The process of the chief or of a worker."""
         return psutil.Process(self._processes[name].pid)
 
+    @property
+    def environ(self) -> dict[str, str]:
+        """Of commands that are to find this company."""
+        return dict(self._environ)
+
     def command_s(self, *arguments: str) -> float:
         """Wall seconds of one command as a user types it, its output thrown away."""
         began = time.perf_counter()

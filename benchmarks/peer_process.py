@@ -13,7 +13,7 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from benchmarks.peers import CASES, PEERS, Mode
@@ -115,12 +115,12 @@ class PeerProcess:
 
 
 @contextlib.contextmanager
-def open_peers(slots: int) -> Iterator[tuple[list[Peer], dict[str, str]]]:
+def open_peers(slots: int, names: Iterable[str] = tuple(PEERS)) -> Iterator[tuple[list[Peer], dict[str, str]]]:
     """The peers that there are, and why the others are not."""
     missing: dict[str, str] = {}
     found: list[Peer] = []
     with contextlib.ExitStack() as stack:
-        for name in PEERS:
+        for name in names:
             process = PeerProcess(name, slots)
             stack.callback(process.close)
             try:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.work import blocks, burn, echo, identity
+from benchmarks.work import arrays, blocks, burn, echo, identity, is_same, negated
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
 
@@ -30,7 +30,7 @@ class Mode:
     how: str  # the call, so that nobody has to guess how it was used
     map: Map
     share: int = 1
-    cases: tuple[str, ...] = ("tiny", "calibrated", "large")
+    cases: tuple[str, ...] = ("tiny", "calibrated", "large", "arrays")
 
 
 @contextlib.contextmanager
@@ -130,4 +130,13 @@ def large(mode: Mode, n: int, size: int) -> tuple[float, Any]:
     return took, n if found == data else -1
 
 
-CASES: dict[str, Callable[..., tuple[float, Any]]] = {"tiny": tiny, "calibrated": calibrated, "large": large}
+def of_arrays(mode: Mode, n: int, size: int) -> tuple[float, Any]:
+    """Numpy arrays in and out; the value: how many, or -1 when one was wrong."""
+    data = arrays(n, size)
+    began = time.perf_counter()
+    found = mode.map(negated, data)
+    took = time.perf_counter() - began
+    return took, n if is_same(found, data) else -1
+
+
+CASES: dict[str, Callable[..., tuple[float, Any]]] = {"tiny": tiny, "calibrated": calibrated, "large": large, "arrays": of_arrays}

@@ -44,11 +44,11 @@ def tiny_row(company: BenchCompany, peers: list[Peer], scale: Scale, say: Say) -
     with TemporaryDirectory() as folder:
         for _ in range(scale.rounds):
             began = time.perf_counter()
-            _check(company.finish(company.submit("identity", n=scale.tiny)) == scale.tiny, "company")
+            check(company.finish(company.submit("identity", n=scale.tiny)) == scale.tiny, "company")
             row.add("company", scale.tiny / (time.perf_counter() - began))
             row.add("company run (no daemon)", scale.tiny / _local_s(company.folder, Path(folder), scale.tiny))
-            for peer, seconds, count in _answers(row, peers, "tiny", n=scale.tiny):
-                _check(count > 0, peer.name)
+            for peer, seconds, count in answers_of(row, peers, "tiny", n=scale.tiny):
+                check(count > 0, peer.name)
                 row.add(peer.name, count / seconds)
                 row.notes[peer.name] = f"{peer.how}, {count:,} items"
             say(f"  {row.samples}")
@@ -74,15 +74,15 @@ def burn_row(company: BenchCompany, peers: list[Peer], scale: Scale, slots: int,
     for _ in range(scale.rounds):
         turns = calibrate(BURN_S)
         company_span: Any = company.finish(company.submit("burn", n=scale.burns, turns=turns))
-        row.add("company", _of_ideal(company_span, slots))
-        for peer, _, span in _answers(row, peers, "calibrated", n=scale.burns, turns=turns):
-            row.add(peer.name, _of_ideal(span, slots))
+        row.add("company", of_ideal(company_span, slots))
+        for peer, _, span in answers_of(row, peers, "calibrated", n=scale.burns, turns=turns):
+            row.add(peer.name, of_ideal(span, slots))
             row.notes[peer.name] = peer.how
         say(f"  {row.samples}")
     return row
 
 
-def _of_ideal(span: Sequence[float], slots: int) -> float:
+def of_ideal(span: Sequence[float], slots: int) -> float:
     began, ended, work = span
     return work / slots / max(1e-9, ended - began)
 
@@ -106,18 +106,18 @@ def large_rows(tls: BenchCompany, peers: list[Peer], scale: Scale, slots: int, s
             for name, company in ours.items():
                 with PeakMemory(company.process_of("chief")) as peak:
                     began = time.perf_counter()
-                    _check(company.finish(company.submit("echo", n=scale.large, size=MIB)) == scale.large * MIB, name)
+                    check(company.finish(company.submit("echo", n=scale.large, size=MIB)) == scale.large * MIB, name)
                     row.add(name, scale.large / (time.perf_counter() - began))
                 memory.add(name, peak.peak_bytes / MIB)
-            for peer, seconds, count in _answers(row, peers, "large", n=scale.large, size=MIB):
-                _check(count > 0, peer.name)
+            for peer, seconds, count in answers_of(row, peers, "large", n=scale.large, size=MIB):
+                check(count > 0, peer.name)
                 row.add(peer.name, count / seconds)
                 row.notes[peer.name] = peer.how
             say(f"  {row.samples}")
     return [row, memory]
 
 
-def _answers(row: Row, peers: list[Peer], case: str, **arguments: Any) -> Iterator[tuple[Peer, float, Any]]:
+def answers_of(row: Row, peers: list[Peer], case: str, **arguments: Any) -> Iterator[tuple[Peer, float, Any]]:
     """Each peer's seconds and value; one that is lost is noted in the row and asked no more."""
     for peer in peers:
         if case in peer.cases and not peer.lost:
@@ -127,6 +127,6 @@ def _answers(row: Row, peers: list[Peer], case: str, **arguments: Any) -> Iterat
                 row.notes[peer.name] = f"lost: {error}"
 
 
-def _check(is_right: bool, who: str) -> None:
+def check(is_right: bool, who: str) -> None:
     if not is_right:
         raise RuntimeError(f"{who} gave a wrong result")

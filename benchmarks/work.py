@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 MIB = 1 << 20
 
@@ -14,6 +15,11 @@ def identity(value: int) -> int:
 
 def echo(data: bytes) -> bytes:
     return data
+
+
+def negated(array: Any) -> Any:
+    """A numpy array as large as the one that came."""
+    return -array
 
 
 def burn(turns: int) -> tuple[float, float]:
@@ -83,6 +89,18 @@ PACKAGES = {"identity": _IDENTITY, "burn": _BURN, "spin": _SPIN, "echo": _ECHO, 
 def blocks(count: int, size: int) -> list[bytes]:
     """What the split of the package ``echo`` yields."""
     return [i.to_bytes(8, "big") * (size // 8) for i in range(count)]
+
+
+def arrays(count: int, size: int) -> list[Any]:
+    """Numpy arrays of ``size`` bytes, each another one."""
+    import numpy as np
+
+    return [np.arange(i, i + size // 8, dtype=np.int64) for i in range(count)]
+
+
+def is_same(found: list[Any], data: list[Any]) -> bool:
+    """Whether these are what `negated` makes of the arrays."""
+    return len(found) == len(data) and all(bool((a == -b).all()) for a, b in zip(found, data, strict=True))
 
 
 def write_packages(folder: Path) -> dict[str, Path]:
