@@ -29,6 +29,7 @@ Phase = Literal["queued", "splitting", "running", "merging", "done", "failed", "
 ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 ORIGIN = Monotonic(0.0)
 NEARLY_S = 1.0  # starting a merge child takes about a tenth of this
+STREAM_PARTS = 2  # of what has come from a client, a slot takes half of its share: it will ask again long before more has come
 AGAIN_LOOK = 65_536  # fragments of a range to run again that are offered to the batcher at once
 
 
@@ -206,7 +207,7 @@ class JobRun:
         left = self.unbatched
         if isinstance(self.batcher, Adaptive):
             if left is None:  # nobody knows the end: share what is here, or one slot takes it all and the others wait for split
-                left = TAIL_PARTS * self.pending.count
+                left = (STREAM_PARTS if self.spec.is_stream else TAIL_PARTS) * self.pending.count
         elif left is not None:
             left -= self.again.count  # those rules close the last batch when all that is left is on offer
         count = min(len(sizes), self.batcher.next_batch(sizes, costs, left, slots, speed))

@@ -18,6 +18,7 @@ from p2p.base.clock import Monotonic
 
 LOOK_EVERY_S = 0.05  # a look costs a few microseconds per lease
 RECALL_AFTER_S = 0.05  # a batch ahead that has waited this long: an idle slot would have begun it by now
+RECALL_WORTH_S = 0.3  # about what a new child costs on a busy machine
 BACKUP_SHARE = 0.05  # of the job's run time may be spent on copies
 MAX_CHASED = 3  # --failure seed-z4 takes the same fragments away this often; the papers' rule has no end
 KICK_S = 30.0  # how long --failure seed-z4 keeps a worker from the job
@@ -77,7 +78,7 @@ class Tail:
     def _due_of(self, job: JobRun, lease: Lease, note: LeaseNote) -> float | None:
         """When something is to be done about this lease, as far as is known now."""
         if lease.running_since is None:
-            return None if note.is_recalled or job.paused else lease.granted_at + RECALL_AFTER_S
+            return None if note.is_recalled or job.paused else max(lease.granted_at + RECALL_AFTER_S, self._worth_at(job, lease))
         if note.copy is not None or note.is_long or (job.paused and note.original is None):
             return None
         if job.slowness.fences and note.batch.attempt >= MAX_CHASED:
@@ -88,6 +89,18 @@ class Tail:
         usual = note.predicted_s or 0.0
         budget = max(2 * usual, (BACKUP_SHARE * job.run_us - job.copied_us) / 1e6)
         return lease.running_since + min(budget, job.slowness.slow_after_s(note.predicted_s, 0) or budget)
+
+    def _worth_at(self, job: JobRun, lease: Lease) -> float:
+        """From when on asking it back is worth the child that ends when the batch stands in its pipe.
+
+        At a job's end that child has nothing left to do. Where more may come, the one that it waits behind must have long to go.
+        """
+        books = self._books
+        ahead = books.leases.running(lease.slot)
+        if job.unbatched is not None or ahead is None or ahead.running_since is None:
+            return float("-inf")
+        usual = books.notes[ahead.token].predicted_s or 0.0
+        return lease.granted_at if usual >= RECALL_WORTH_S else ahead.running_since + RECALL_WORTH_S
 
     # ---- what ----------------------------------------------------------------------------------------------------------
     def _act(self, token: int, free: list[SlotKey], now: Monotonic) -> list[ev.Effect]:

@@ -20,6 +20,9 @@ from typing import Any
 
 ONE, STAR, FULL = 0, 1, 2  # fn(x), fn(*args), fn(*args, **kwargs)
 SAFE, ECHO = 8, 16  # values by the codec, no pickle; what is printed comes back with the result
+SLICED = 32  # calls that take longer than was thought are left for another fragment: fewer values come back than calls came
+SLICE_NS = 200_000_000
+STEP_NS, MAX_STEP = 1_000_000, 256  # between two looks at the clock
 MAX_FUNCTIONS = 64
 MAX_TEXT = 12_000
 _functions: dict[bytes, Callable[..., Any]] = {}
@@ -43,7 +46,8 @@ def process(fragment: list[Any]) -> list[Any]:
     if kind & ECHO:
         sys.stdout = printed
     try:
-        values, failed = _run(fn, kind & 3, calls, safe=bool(kind & SAFE))
+        until = started + SLICE_NS if kind & SLICED else None
+        values, failed = _run(fn, kind & 3, calls, until, safe=bool(kind & SAFE))
     finally:
         sys.stdout = before
     took = time.monotonic_ns() - started
@@ -69,26 +73,34 @@ def _function(key: bytes, source: Any, safe: bool) -> Callable[..., Any]:
     return fn
 
 
-def _run(fn: Callable[..., Any], kind: int, calls: list[Any], *, safe: bool) -> tuple[list[Any], list[int]]:
-    """The values, with what is told of a failure in the place of those that failed."""
+def _run(fn: Callable[..., Any], kind: int, calls: list[Any], until_ns: int | None, *, safe: bool) -> tuple[list[Any], list[int]]:
+    """The values, with what is told of a failure in the place of those that failed. ``until_ns``: begin no call after it."""
     values: list[Any] = []
     add = values.append
     failed: list[int] = []
+    step = len(calls) if until_ns is None else 1
+    looked_ns = 0
     while len(values) < len(calls):
-        rest = calls[len(values) :] if values else calls
+        part = calls[len(values) : len(values) + step]
         try:
             if kind == ONE:
-                for call in rest:
+                for call in part:
                     add(fn(call))
             elif kind == STAR:
-                for call in rest:
+                for call in part:
                     add(fn(*call))
             else:
-                for args, kwargs in rest:
+                for args, kwargs in part:
                     add(fn(*args, **kwargs))
         except BaseException as error:  # noqa: BLE001 - SystemExit and its kind are this call's failure, too
             failed.append(len(values))
             add(_told(error, calls[len(values)], safe=safe))
+        if until_ns is not None:
+            now_ns = time.monotonic_ns()
+            if now_ns >= until_ns:
+                break
+            step = min(2 * step, MAX_STEP) if now_ns - looked_ns < STEP_NS else 1
+            looked_ns = now_ns
     return values, failed
 
 

@@ -15,8 +15,9 @@ from company.client import calls_entry as entry
 from company.client.functions import check_safe, dumps, module_names
 from p2p.base.record import record
 
-TARGET_NS = 50_000_000  # a chunk takes about this long: short enough to spread, long enough to be worth its way
+TARGET_NS = 100_000_000  # a chunk takes about this long: short enough to spread, long enough to be worth its way (at 50 ms slots ran dry)
 TARGET_BYTES = 1 << 20
+MIN_NS = 5_000_000  # dividing less than this among workers takes longer than it
 MAX_CALLS = 32_768
 _GLOBALS = (type, FunctionType, BuiltinFunctionType)
 GROWTH = 8  # from one chunk to the next, while what was measured is little
@@ -45,6 +46,11 @@ class Pace:
         by_time = TARGET_NS / max(50.0, self.ns)
         by_bytes = TARGET_BYTES / max(1.0, self.bytes)
         return max(1, int(min(by_time, by_bytes, self.largest * GROWTH, MAX_CALLS)))
+
+    def count_of(self, left: int, parts: int) -> int:
+        """How many of the last ``left`` calls the next chunk should have, where ``parts`` such chunks would keep all workers busy."""
+        least = MIN_NS / max(50.0, self.ns) if self.ns else 1
+        return min(self.count(), max(1, left // parts, int(least)))
 
 
 @record
@@ -103,8 +109,8 @@ def _pickled(calls: list[Any]) -> tuple[bytes, frozenset[str]]:
     return buffer.getvalue(), frozenset(pickler.modules)
 
 
-def opened(body: bytes | memoryview, calls: int | None) -> Opened:
-    """Open a chunk's result. Raises `IntegrityError` for one that is none of ours."""
+def opened(body: bytes | memoryview, calls: int | None, *, is_sliced: bool = False) -> Opened:
+    """Open a chunk's result; ``is_sliced``: it may hold only the first of them. Raises `IntegrityError` for one that is none of ours."""
     from company.errors import IntegrityError
     from p2p.base.codec import decode_value_untrusted
 
@@ -116,6 +122,7 @@ def opened(body: bytes | memoryview, calls: int | None) -> Opened:
         count = calls if calls is not None else 1 << 16
         return Opened(ns, [payload] * count, frozenset(range(count)), printed, f"{payload[1]}: {payload[2]}")
     values = payload if type(payload) is list else pickle.loads(payload)
-    if type(values) is not list or (calls is not None and len(values) != calls):
+    least = 1 if is_sliced and calls else calls
+    if type(values) is not list or (calls is not None and least is not None and not least <= len(values) <= calls):
         raise IntegrityError("bad-result", f"{len(values)} results came for {calls} calls")
     return Opened(ns, values, frozenset(failed), printed)

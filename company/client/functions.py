@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from company.package.functions import SourceError, imported_modules, parse_source_untrusted
+from company.client.imports import imports_of, paths_of
+from company.package.functions import SourceError, parse_source_untrusted
 from p2p.base.errors import UsageError
 from p2p.base.record import record
 
@@ -164,14 +165,18 @@ def module_names(packed: bytes) -> set[str]:
 
 
 def _gather(names: set[str], needs: Needs) -> None:
-    """Add what the modules ``names`` need, and what local ones import in turn."""
-    waiting, seen = sorted(names), set[str]()
+    """Add what the modules ``names`` need: all files of local packages, the requirements of what is imported from there in turn.
+
+    Requirements only by way of imports: a package's web server may need twenty distributions, and its arithmetic none.
+    """
+    waiting, seen, read = sorted(names), set[str](), set[str]()
+    by_top: dict[str, dict[str, bytes]] = {}
     while waiting:
         name = waiting.pop()
         top = name.partition(".")[0]
-        if top in seen or top in sys.stdlib_module_names or top in _PROVIDED or top == "__main__":
+        if name in seen or top in sys.stdlib_module_names or top in _PROVIDED or top == "__main__":
             continue
-        seen.add(top)
+        seen.add(name)
         module = sys.modules.get(top) or _find(top)
         if module is None:
             continue
@@ -181,18 +186,17 @@ def _gather(names: set[str], needs: Needs) -> None:
                 needs.requirements.add(requirement)
             continue
         if not getattr(module, "__file__", None):  # a namespace package: only what is named, it may hold anything
-            seen.discard(top)
-            inside = [n for n in {name, *names} if n.startswith(top + ".") and n not in seen]
-            found = {path: content for n in inside for path, content in _one_module(n).items()}
-            seen.update(inside)
+            files = _one_module(name)
         else:
-            found = _sources(top, module)
-        for path, content in found.items():
-            needs.files[path] = content
-            try:
-                waiting += imported_modules(parse_source_untrusted(content))
-            except SourceError:
-                continue
+            files = by_top.get(top) or by_top.setdefault(top, _sources(top, module))
+        needs.files.update(files)
+        for inside, path, is_package in paths_of(name, files):
+            if path not in read:
+                read.add(path)
+                try:
+                    waiting += imports_of(parse_source_untrusted(files[path]), inside, is_package=is_package)
+                except SourceError:
+                    continue
     if sum(map(len, needs.files.values())) > MAX_SOURCE_BYTES or len(needs.files) > MAX_FILES:
         text = f"the local modules that the function needs have more than {MAX_SOURCE_BYTES >> 20} MiB of source"
         raise NotPortable("too-much-source", text, hint="install them as a distribution", value=", ".join(sorted(seen))[:300])

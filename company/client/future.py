@@ -87,6 +87,11 @@ def attach(client: Any, text: str) -> concurrent.futures.Future[Any]:
                     if view["state"] in ("done", "failed", "cancelled"):
                         raise
             result = opened(answer.body, None)
+            if position >= len(result.values):
+                text = (
+                    f"call {position} of {job}/{fragment} was not run there: its calls took long, and those left went into another fragment"
+                )
+                raise NotFoundError("call-not-run", text)
             if position in result.failed:
                 future.set_exception(opened_error(result.values[position], client, chunk, position, None, ((), {})))
             else:

@@ -16,7 +16,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from company.client.call_errors import FragmentError, opened_error
-from company.client.chunks import MAX_CALLS, Opened, opened
+from company.client.calls_entry import SLICED
+from company.client.chunks import Opened, opened
 from company.client.functions import NotPortable, Portable
 from company.client.session import Chunk
 
@@ -24,17 +25,19 @@ if TYPE_CHECKING:
     from company.client.executor import Executor
     from company.client.progress import Bar
 
-AHEAD_PER_SLOT = 4
+AHEAD_PER_SLOT = 4  # chunks on their way
+KEPT_PER_SLOT = 32  # chunks read and not given on, most of them done: one that takes long must not stop the others
 TAIL_PARTS = 3  # a chunk is at most this part of what each slot still gets
 
 
 class _Sent:
-    """One chunk under way."""
+    """One chunk in its place among the results, sent or, where it is to be sent again in parts, not yet."""
 
-    __slots__ = ("calls", "chunk", "error", "is_done", "result")
+    __slots__ = ("calls", "chunk", "error", "is_alone", "is_done", "is_sent", "result")
 
-    def __init__(self, calls: list[Any]) -> None:
-        self.calls = calls
+    def __init__(self, calls: list[Any], *, is_sent: bool = True, is_alone: bool = False) -> None:
+        self.calls, self.is_sent = calls, is_sent
+        self.is_alone = is_alone  # one call at a time
         self.chunk: Chunk | None = None
         self.result: Opened | None = None
         self.error: BaseException | dict[str, Any] | None = None
@@ -62,6 +65,7 @@ class LazyMap(Iterator[Any]):
         self._lock = threading.Condition()
         self._under_way: deque[_Sent] = deque()
         self._held = 0  # calls read and not given on
+        self._landed = 0  # chunks that came back
         self._ready: Iterator[Any] = iter(())
         self._is_read = self._is_over = False
         self._fill()
@@ -82,7 +86,6 @@ class LazyMap(Iterator[Any]):
             return value
         if self._is_over:
             raise StopIteration
-        self._fill()
         sent = self._next_done()
         if sent is None:
             self.close()
@@ -102,8 +105,17 @@ class LazyMap(Iterator[Any]):
     # ---- reading and sending ----------------------------------------------------------------------------------------------
     def _fill(self) -> None:
         slots = self._executor.slots if self._under_way else 1  # the first chunk opens the job, which tells how many there are
-        while not self._is_read and len(self._under_way) < AHEAD_PER_SLOT * slots:
-            count = self._chunksize or self._count(slots)
+        while not self._is_over:
+            self._cut_short()
+            if sum(s.is_sent and not s.is_done for s in self._under_way) >= AHEAD_PER_SLOT * slots:
+                return
+            waiting = next((s for s in self._under_way if not s.is_sent), None)
+            if waiting is not None:
+                self._send_part(waiting)
+                continue
+            if self._is_read or len(self._under_way) >= KEPT_PER_SLOT * slots:
+                return
+            count = self._chunksize or self._pace.count_of(self._left, TAIL_PARTS * slots)
             if self._buffersize is not None:
                 count = min(count, self._buffersize - self._held)
                 if count < 1:
@@ -118,8 +130,27 @@ class LazyMap(Iterator[Any]):
             self._send(calls)
             slots = self._executor.slots
 
-    def _count(self, slots: int) -> int:
-        return min(self._pace.count(), MAX_CALLS, max(1, self._left // (TAIL_PARTS * slots)))
+    def _cut_short(self) -> None:
+        """Chunks whose calls took longer than was thought came back with their first results: the rest is sent again, in smaller ones."""
+        for sent in [s for s in self._under_way if s.is_done and s.result is not None and len(s.result.values) < len(s.calls)]:
+            assert sent.result is not None
+            done = len(sent.result.values)
+            self._under_way.insert(self._under_way.index(sent) + 1, _Sent(sent.calls[done:], is_sent=False))
+            sent.calls = sent.calls[:done]
+
+    def _send_part(self, waiting: _Sent) -> None:
+        place = self._under_way.index(waiting)
+        count = 1 if waiting.is_alone else self._pace.count()
+        first, waiting.calls = waiting.calls[:count], waiting.calls[count:]
+        if not waiting.calls:
+            self._under_way.remove(waiting)
+        self._send(first, place)
+
+    def _apart(self, sent: _Sent) -> None:
+        """One of its calls must not harm the others: each goes alone."""
+        place = self._under_way.index(sent)
+        self._under_way.remove(sent)
+        self._under_way.insert(place, _Sent(sent.calls, is_sent=False, is_alone=True))
 
     def _send(self, calls: list[Any], at: int | None = None) -> None:
         """``at``: its place among those under way, else at their end."""
@@ -128,15 +159,17 @@ class LazyMap(Iterator[Any]):
         def done(chunk: Chunk, body: Any, trouble: Any) -> None:
             if body is not None:
                 try:
-                    sent.result = opened(body, len(calls))
-                    if not sent.result.unopened:
-                        self._pace.observe(len(calls), sent.result.ns, max(len(chunk.body), len(body)))
+                    found = opened(body, len(calls), is_sliced=self._chunksize is None)
+                    if not found.unopened:
+                        self._pace.observe(len(found.values), found.ns, max(len(chunk.body) * len(found.values) // len(calls), len(body)))
+                    sent.result = found
                 except BaseException as error:  # noqa: BLE001 - told to whoever asks for the result
                     sent.error = error
             else:
                 sent.error = trouble
             with self._lock:
                 sent.is_done = True
+                self._landed += 1
                 self._lock.notify_all()
 
         if at is None:
@@ -147,41 +180,46 @@ class LazyMap(Iterator[Any]):
             sent.is_done = True
             return
         try:
-            sent.chunk = self._executor.send_chunk(self._made, self._kind, calls, done)
+            kind = self._kind if self._chunksize is not None else self._kind | SLICED
+            sent.chunk = self._executor.send_chunk(self._made, kind, calls, done)
         except NotPortable as error:
-            if len(calls) > 1:  # one of them cannot travel: the others must not suffer
-                place = self._under_way.index(sent)
-                self._under_way.remove(sent)
-                for offset, call in enumerate(calls):
-                    self._send([call], place + offset)
+            if len(calls) > 1:
+                self._apart(sent)
                 return
             sent.error, sent.is_done = error, True
 
     # ---- results ----------------------------------------------------------------------------------------------------------
     def _next_done(self) -> _Sent | None:
-        while self._under_way:
-            with self._lock:
-                left = None if self._until is None else self._until - time.monotonic()
-
-                def found() -> _Sent | None:
-                    if self._ordered:
-                        return self._under_way[0] if self._under_way[0].is_done else None
-                    return next((s for s in self._under_way if s.is_done), None)
-
-                self._lock.wait_for(found, left)
-                sent = found()
+        while True:
+            landed = self._landed
+            self._fill()
+            if not self._under_way:
+                return None
+            sent = self._await(landed)
             if sent is None:
-                self.close()
-                raise concurrent.futures.TimeoutError
+                continue  # another one came back: there is room for one more on its way
             if isinstance(sent.error, dict) and len(sent.calls) > 1:  # a worker died in one of these calls: find out in which
-                place = self._under_way.index(sent)
-                self._under_way.remove(sent)
-                for offset, call in enumerate(sent.calls):
-                    self._send([call], place + offset)
+                self._apart(sent)
                 continue
+            self._cut_short()
             self._under_way.remove(sent)
             return sent
-        return None
+
+    def _await(self, landed: int) -> _Sent | None:
+        """The next that can be given on; None when more than ``landed`` came back first. Raises `TimeoutError`."""
+        with self._lock:
+            left = None if self._until is None else self._until - time.monotonic()
+            has_news = self._lock.wait_for(lambda: self._found() is not None or self._landed != landed, left)
+            sent = self._found()
+        if sent is None and not has_news:
+            self.close()
+            raise concurrent.futures.TimeoutError
+        return sent
+
+    def _found(self) -> _Sent | None:
+        if self._ordered:
+            return self._under_way[0] if self._under_way[0].is_done else None
+        return next((s for s in self._under_way if s.is_done), None)
 
     def _values(self, sent: _Sent) -> Iterator[Any]:
         result, client = sent.result, self._executor.client

@@ -214,3 +214,15 @@ def test_calls_survive_a_killed_chief_and_a_killed_worker(tmp_path: Path) -> Non
             running.kill("chief")
             running.start_chief()
             assert [f.result(120) for f in futures] == [0.3] * 20
+
+
+def test_calls_that_take_longer_than_those_before_are_spread_all_the_same(company: RunningCompany) -> None:
+    with company_module.Executor(company.client) as ex:
+        assert list(ex.map(samples.slow, [0.0] * 3000)) == [0.0] * 3000  # from these it learns that many may travel together
+        naps = [0.03] * 40 + [0.0] * 200
+        found = list(ex.map(samples.slow, naps))
+        assert found == naps
+        assert sorted(ex.map(samples.slow, naps, ordered=False)) == sorted(naps)
+        (job,) = ex.jobs
+        fragments = company.client.job(job).view["fragments"]
+    assert fragments["at_least"] > 12, "what was left of the first portions went into others"

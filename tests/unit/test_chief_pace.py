@@ -195,3 +195,35 @@ def outcome_costs(workers: int, jobs: int, users: int) -> list[float]:
         )  # fmt: skip
         post(ev.Committed(job=run_.job, ranges=((run_.first, run_.count),)))
     return costs[min(100, len(costs) // 2) :]
+
+
+def test_calls_of_a_client_that_reads_in_order_keep_both_slots_busy_and_end_no_child() -> None:
+    """Portions of 50 ms, eight under way: one slot must not take what both live on, and then have it asked back from its child's pipe."""
+    count, ahead, pause_s = 400, 8, 0.01
+    durations = np.random.default_rng(1).uniform(0.01, 0.09, count)
+    w = World(np.random.default_rng(7))
+    perform, sent, recalls = w._perform, 0, 0
+
+    def feed(name: str, run: int, first: int) -> None:
+        nonlocal sent
+        in_order = int(np.argmin(np.minimum(1, w.jobs[name].done)))
+        while sent < min(count, in_order + ahead):
+            w.post(ev.SplitProduced(job=name, first=sent, sizes=np.full(1, 100, dtype="<u4"), costs=None))
+            sent += 1
+        if sent == count:
+            w.post(ev.SplitEnded(job=name, total=count))
+        else:
+            w.at(w.now + pause_s, lambda: feed(name, run, first))
+
+    def watch(effect: ev.Effect, cause: ev.Event) -> None:
+        nonlocal recalls
+        recalls += isinstance(effect, ev.SendRecall) and sent < count
+        perform(effect, cause)
+
+    w._perform, w._split_chunk = watch, feed  # type: ignore[method-assign]
+    w.add_worker("w-fast", 1, 1.0)
+    w.add_worker("w-slow", 1, 0.6)
+    w.submit("j-1", durations, count_known=False, is_stream=True)
+    w.run(w.all_over)
+    assert recalls == 0
+    assert w.now <= 1.05 * durations.sum() / 1.6
