@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from company.chief.page_cache import LET_GO_BYTES, sync_and_let_go
 from company.chief.store.writer import is_disk_full, storage_full
 from p2p.base.errors import InvariantBroken
 
@@ -34,6 +35,7 @@ class AppendFile:
         self._written = self._end = len(head) if end is None else end
         self._pending: list[Buffer] = []
         self._pending_bytes = 0
+        self.is_let_go = False  # whether large pieces leave the page cache here
 
     @property
     def end(self) -> int:
@@ -69,7 +71,7 @@ class AppendFile:
             try:
                 self._open(at)
                 _write_all(self._fd, taken, at)
-                os.fdatasync(self._fd)
+                self.is_let_go = sync_and_let_go(self._fd, at, size) or (self.is_let_go and size < LET_GO_BYTES)
             except OSError as error:
                 self._put_back(taken, size, at)
                 if is_disk_full(error):

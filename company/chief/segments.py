@@ -23,6 +23,7 @@ import numpy as np
 
 from company.chief.append_file import AppendFile, Buffer, sync_directory
 from company.chief.logs import LogEntry, LogStore
+from company.chief.page_cache import LET_GO_BYTES, let_go
 from company.chief.result_blobs import BlobWriter, blob_name, spool_name
 from p2p.base.errors import InvariantBroken, MalformedMessage, Unavailable
 from p2p.base.frames import MAX_COUNT, PREAMBLE, Frame, Sizes, encode_frame, parse_frame_untrusted
@@ -266,7 +267,10 @@ class SegmentStore:
             self._readers[number] = fd
             if len(self._readers) > _OPEN_READERS:
                 os.close(self._readers.popitem(last=False)[1])
-            return os.pread(fd, length, offset)
+            data = os.pread(fd, length, offset)
+            if length >= LET_GO_BYTES and self._file.is_let_go:
+                let_go(fd, offset, length)  # read once, by merge
+            return data
 
     def _record_length(self, number: int, at: int) -> int | None:
         """How long the record at ``at`` says it is, or None where there is none that could be."""

@@ -4,9 +4,8 @@ Chunks are copied into three preallocated buffers of 2 MiB; threads hash and wri
 chunks instead cost 250 MiB at 330 MiB/s). When the stream breaks off, what came is written all the same: a resumable upload
 over a bad line must move on however short its pieces are.
 
-Every 16 MiB what was written is synced and dropped from the page cache. So the disk works while the line does, a dataset does not push
-everything else out of memory, and its pages are the same few again and again: on a virtual machine a page that the host must find first
-costs ten times as much as the write (4.3 against 0.4 s of CPU a GiB, docs/performance.md).
+Every 16 MiB what was written is synced and leaves the page cache: the disk works while the line does, and a dataset does not push
+everything else out of memory.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from pathlib import Path
 import trio
 
 from company.chief.facade import TooLarge
+from company.chief.page_cache import sync_and_let_go
 from company.chief.store.writer import is_disk_full, storage_full
 
 BUFFER_BYTES = 2 << 20
@@ -124,11 +124,10 @@ class Spool:
 
     def _sync(self) -> None:
         try:
-            os.fdatasync(self._fd)
+            sync_and_let_go(self._fd, self._offset + self._synced, self.written - self._synced)
         except OSError:
             self.written = self._synced  # a second sync would say that all is well, the first has told what it had to tell
             raise
-        os.posix_fadvise(self._fd, self._offset + self._synced, self.written - self._synced, os.POSIX_FADV_DONTNEED)
         self._synced = self.written
 
     def _hash_one(self, view: memoryview) -> None:
