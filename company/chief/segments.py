@@ -1,8 +1,8 @@
 """Fragment path 8/9, its disk side - results in files that only grow, one record a batch (I/O).
 
 ``results/<n>.seg`` = ``PARSEG1\\0`` + job id (16 bytes), then records, each a frame with the header
-``[job, first, count, attempt, token, input_digest, digest, blobs, crc32]``. The sum covers the other header fields, the sizes and
-the body. A record counts once its row is committed: `recover` cuts every file back to its last committed row. Results too large
+``[job, first, count, attempt, token, input_digest, digest, blobs, sum]``. The sum covers the other header fields, the sizes and the
+body: eight bytes XXH3-64, or an int, CRC-32, in records of earlier releases. A record counts once its row is committed: `recover` cuts every file back to its last committed row. Results too large
 to inline lie beside the segments as ``blob-<index>``; the header names them and their item is empty.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 
 import msgpack
 import numpy as np
+import xxhash
 
 from company.chief.append_file import AppendFile, Buffer, sync_directory
 from company.chief.logs import LogEntry, LogStore
@@ -108,7 +109,7 @@ class SegmentStore:
                 f"(limit {MAX_RECORD_BODY_BYTES})"
             )
         fields = header.as_array()
-        head, _ = encode_frame([*fields, _crc(fields, sizes, buffers)], sizes)
+        head, _ = encode_frame([*fields, _sum(fields, sizes, buffers)], sizes)
         head = PREAMBLE.pack(*PREAMBLE.unpack_from(head)[:2], length) + head[PREAMBLE.size :]
         total = len(head) + length
         if self._file.end + total > self._max_segment_bytes and self._file.end > HEAD_BYTES:
@@ -213,7 +214,8 @@ class SegmentStore:
         try:
             frame = parse_frame_untrusted(data, max_body=MAX_RECORD_BODY_BYTES)
             header_of_untrusted(frame)
-            is_whole = frame.header[-1] == _crc(frame.header[:-1], frame.sizes, [frame.body])
+            sum_of = _crc if type(frame.header[-1]) is int else _sum
+            is_whole = frame.header[-1] == sum_of(frame.header[:-1], frame.sizes, [frame.body])
         except MalformedMessage as error:
             raise self._damaged(location) from error
         if not is_whole:
@@ -286,7 +288,7 @@ class SegmentStore:
 def header_of_untrusted(frame: Frame) -> RecordHeader:
     """The record's header with its types checked. Raises only `MalformedMessage`."""
     fields = frame.header
-    kinds = (str, int, int, int, int, bytes, bytes, list, int)
+    kinds = (str, int, int, int, int, bytes, bytes, list, int if type(fields[-1]) is int else bytes)
     if len(fields) != _HEADER_FIELDS or any(type(value) is not kind for value, kind in zip(fields, kinds, strict=True)):
         raise MalformedMessage("segment record has another header")
     blobs = []
@@ -305,6 +307,14 @@ def _damaged(path: Path, what: str) -> Unavailable:
         "result-damaged", f"The disk has damaged results, {path}: {what}.",
         hint="Check the disk; company job retry finds what is damaged and computes it again.",
     )  # fmt: skip
+
+
+def _sum(fields: Sequence[Any], sizes: Sizes, buffers: Sequence[Buffer]) -> bytes:
+    state = xxhash.xxh3_64(msgpack.packb(list(fields), use_bin_type=True))
+    state.update(np.ascontiguousarray(sizes, dtype="<u4").tobytes())
+    for buffer in buffers:
+        state.update(buffer)
+    return state.digest()
 
 
 def _crc(fields: Sequence[Any], sizes: Sizes, buffers: Sequence[Buffer]) -> int:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from company.chief import segments
 from company.chief.segments import HEAD_BYTES, Location, LogEntry, LogStore, RecordHeader, SegmentStore, header_of_untrusted
 from p2p.base.errors import InvariantBroken, Unavailable
 from p2p.base.frames import Sizes
@@ -196,6 +197,27 @@ def test_no_flipped_byte_in_a_record_goes_unnoticed(tmp_path_factory: pytest.Tem
     assert list(store.rebuild_rows()) == []
     store.close()
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("position", [0, 20, 40, 60, -6, -1])
+def test_a_record_of_an_earlier_release_is_read_by_its_own_sum(position: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SegmentStore(tmp_path, JOB)
+    monkeypatch.setattr(segments, "_sum", segments._crc)
+    old = put(store, 0, [b"old", b"x"])
+    monkeypatch.undo()
+    new = put(store, 2, [b"new"])
+    store.sync()
+    assert type(store.read(old).header[-1]) is int
+    assert type(store.read(new).header[-1]) is bytes
+    assert items_at(store, old) == [b"old", b"x"]
+    assert items_at(store, new) == [b"new"]
+    path = tmp_path / "000000.seg"
+    data = bytearray(path.read_bytes())
+    data[old.offset + position % old.length] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Unavailable, match="damaged"):
+        store.read(old)
+    assert items_at(store, new) == [b"new"]
 
 
 def test_a_large_result_is_spooled_per_attempt_and_adopted_once(tmp_path: Path) -> None:
