@@ -18,11 +18,15 @@ def sync_and_let_go(fd: int, at: int, size: int) -> bool:
     """Make ``size`` bytes at ``at`` durable; return whether they left the cache. Blocks. Raises OSError."""
     began = time.perf_counter()
     os.fdatasync(fd)
-    took_s = time.perf_counter() - began
-    if size < LET_GO_BYTES or size < took_s * FAST_BYTES_PER_S:
-        return False
-    let_go(fd, at, size)
-    return True
+    leaves = is_worth_it(size, time.perf_counter() - began)
+    if leaves:
+        let_go(fd, at, size)
+    return leaves
+
+
+def is_worth_it(size: int, took_s: float) -> bool:
+    """Whether ``size`` bytes that took so long to sync are better read once more than kept."""
+    return size >= LET_GO_BYTES and size >= took_s * FAST_BYTES_PER_S
 
 
 def let_go(fd: int, at: int, size: int) -> None:

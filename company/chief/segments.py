@@ -2,8 +2,9 @@
 
 ``results/<n>.seg`` = ``PARSEG1\\0`` + job id (16 bytes), then records, each a frame with the header
 ``[job, first, count, attempt, token, input_digest, digest, blobs, sum]``. The sum covers the other header fields, the sizes and the
-body: eight bytes XXH3-64, or an int, CRC-32, in records of earlier releases. A record counts once its row is committed: `recover` cuts every file back to its last committed row. Results too large
-to inline lie beside the segments as ``blob-<index>``; the header names them and their item is empty.
+body: eight bytes XXH3-64, or an int, CRC-32, in records of earlier releases. A record counts once its row is committed: `recover` cuts
+every file back to its last committed row. Results too large to inline lie beside the segments as ``blob-<index>``; the header names
+them and their item is empty.
 """
 
 from __future__ import annotations
