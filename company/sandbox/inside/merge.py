@@ -6,7 +6,7 @@ Results are read from the pipe when ``merge`` asks for the next one, so a part o
 from __future__ import annotations
 
 import time
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, chain, islice, pairwise
 
 import msgpack
 
@@ -49,6 +49,9 @@ class Results:
         self._over = False
 
     def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self._chunks())  # passing a result on costs no step of a generator of ours
+
+    def _chunks(self) -> Iterator[list[Any]]:
         page, clock = self._page, time.monotonic_ns
         done = 0
         while not self._over:
@@ -69,12 +72,12 @@ class Results:
                 values: Iterator[Any] = map(codec.decode_value, _cut(sizes, body, large))
             else:
                 values = _stream(body)
-            # A few hundred at a time: the page tells of progress, and passing them on costs no step of this generator each.
+            # A few hundred at a time, so that the page tells of progress.
             while chunk := list(islice(values, 1 if len(body) > SMALL_BYTES else CHUNK)):
                 done += len(chunk)
                 page[wire.PAGE_INDEX] = done
                 page[wire.PAGE_STARTED_NS] = clock()
-                yield from chunk
+                yield chunk
 
     def drain(self) -> None:
         """Read on to END when ``merge`` stopped early, so that the parent's writing does not break."""
