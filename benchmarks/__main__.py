@@ -170,7 +170,7 @@ def _waits(company: BenchCompany, rounds: int, *, quick: bool) -> list[Row]:
 def _beside_peers(name: str, company: BenchCompany, scale: throughput.Scale) -> tuple[list[Row], dict[str, str]]:
     with open_peers(SLOTS) as (peers, missing):
         if name == "tiny":
-            return [throughput.tiny_row(company, peers, scale, say)], missing
+            return [throughput.tiny_row(company, peers, scale, SLOTS, say)], missing
         if name == "burn":
             return [throughput.burn_row(company, peers, scale, SLOTS, say)], missing
         return throughput.large_rows(company, peers, scale, SLOTS, say), missing

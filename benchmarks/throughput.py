@@ -32,21 +32,27 @@ class Scale:
         return cls(rounds=1, tiny=20_000, burns=60, large=10) if quick else cls(rounds=3, tiny=500_000, burns=1000, large=200)
 
 
-def tiny_row(company: BenchCompany, peers: list[Peer], scale: Scale, say: Say) -> Row:
-    """Identity over many small ints."""
+def tiny_row(tls: BenchCompany, peers: list[Peer], scale: Scale, slots: int, say: Say) -> Row:
+    """Identity over many small ints: by slots of the chief's own, as `company start` has them, and by workers that joined."""
     row = Row(
         f"identity over {scale.tiny:,} small ints",
         "submission of an uploaded package to the merged result in the client's hands, children started once before; "
-        "the others: one map call to the list of results, processes warm. Ours is sandboxed, encrypted and durable, theirs is not",
+        "company: slots of the chief's own, over TLS: worker processes that joined; the others: one map call to the list of results, "
+        "processes warm. Ours is sandboxed and durable, theirs is not",
         "fragments/s", "more", goal=700_000, beside={"company": {"joblib": 3.0}},
     )  # fmt: skip
-    company.finish(company.submit("identity", n=scale.tiny))
-    with TemporaryDirectory() as folder:
+    with BenchCompany() as own, TemporaryDirectory() as folder:
+        own.start_own(slots)
+        own.upload()
+        ours = {"company": own, "company over TLS": tls}
+        for company in ours.values():
+            company.finish(company.submit("identity", n=scale.tiny))
         for _ in range(scale.rounds):
-            began = time.perf_counter()
-            check(company.finish(company.submit("identity", n=scale.tiny)) == scale.tiny, "company")
-            row.add("company", scale.tiny / (time.perf_counter() - began))
-            row.add("company run (no daemon)", scale.tiny / _local_s(company.folder, Path(folder), scale.tiny))
+            for name, company in ours.items():
+                began = time.perf_counter()
+                check(company.finish(company.submit("identity", n=scale.tiny)) == scale.tiny, name)
+                row.add(name, scale.tiny / (time.perf_counter() - began))
+            row.add("company run (no daemon)", scale.tiny / _local_s(tls.folder, Path(folder), scale.tiny))
             for peer, seconds, count in answers_of(row, peers, "tiny", n=scale.tiny):
                 check(count > 0, peer.name)
                 row.add(peer.name, count / seconds)
