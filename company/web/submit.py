@@ -29,8 +29,11 @@ from p2p.net.http_types import BodyTooLarge, Part, Response
 
 DEFAULT_DATA_BYTES: Final = 1 << 40
 FIELDS: Final = frozenset(
-    {"package", "dataset", "name", "params", "where", "priority", "max_fails", "time_limit_s", "memory", "data_name", "yes_foreign"}
-)
+    {
+        "package", "dataset", "name", "params", "where", "borrow", "priority", "max_fails", "time_limit_s", "memory", "data_name",
+        "yes_foreign",
+    }
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -148,7 +151,7 @@ def _request_of(read: _Read) -> views.JobSubmit:
         what = "package" if not package else "dataset"
         raise BadRequest(f"{what}-missing", f"Choose a {what} or upload one.")
     body: dict[str, Any] = {"package": package, "dataset": dataset}
-    body |= {key: fields[key] for key in ("name", "where", "priority", "max_fails", "time_limit_s") if fields.get(key)}
+    body |= {key: fields[key] for key in ("name", "where", "borrow", "priority", "max_fails", "time_limit_s") if fields.get(key)}
     body["yes_foreign"] = fields.get("yes_foreign") == "1"
     if fields.get("memory"):
         body["memory_bytes"] = parse_size_bytes(fields["memory"])

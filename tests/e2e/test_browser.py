@@ -225,6 +225,35 @@ def test_keyboard_alone_goes_all_the_way(visit: Visit, company: RunningCompany, 
     expect(v.page.locator(".headline .state-cancelled")).to_be_visible()
 
 
+def test_a_job_for_other_companies_is_submitted_by_keyboard_and_only_after_what_they_see_was_confirmed(
+    visit: Visit, company: RunningCompany, plates: Path, numbers: Path
+) -> None:
+    package, dataset = company.client.upload_package(plates)["digest"], company.client.upload_data(numbers)["digest"]
+    v = visit()
+    v.go(f"/jobs/new?package={package}&dataset={dataset}")
+    v.page.locator("#params").focus()
+    v.page.keyboard.type("n=3")
+    tab_to(v, "document.activeElement.matches('#limits summary')")
+    v.page.keyboard.press("Enter")
+    tab_to(v, "document.activeElement.id === 'where'")
+    v.page.keyboard.type("any")
+    tab_to(v, "document.activeElement.id === 'borrow'")
+    v.page.keyboard.type("never")
+    tab_to(v, "document.activeElement.innerText === 'Submit'")
+    v.page.keyboard.press("Enter")
+    expect(v.page.get_by_role("alert")).to_contain_text("fragments")  # who will see them, and how to confirm it
+    chosen = [v.page.locator(f"#{name}").input_value() for name in ("where", "borrow")]
+    assert chosen == ["any", "never"] and not v.page.locator("#yes_foreign").is_checked(), "nothing is confirmed for anybody"
+    tab_to(v, "document.activeElement.id === 'yes_foreign'")
+    v.page.keyboard.press("Space")
+    tab_to(v, "document.activeElement.innerText === 'Submit'")
+    v.page.keyboard.press("Enter")
+    v.page.wait_for_url("**/jobs/j-*")
+    job = company.client.job(v.page.url.rpartition("/")[2])
+    assert job.view["where"] == "any"
+    job.wait(60)
+
+
 def tab_to(visitor: Visitor, condition: str) -> None:
     """Press Tab until the focus is where it should be."""
     for _ in range(60):

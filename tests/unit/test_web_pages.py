@@ -19,7 +19,9 @@ from company.web.grouping import groups_of
 from company.web.heatmap import strip_of
 from company.web.login import secret_of
 from company.web.pages import is_local
+from company.web.submit import _Read, _request_of
 from company.web.trees import TarSpool
+from p2p.base.errors import ParallelError
 from tests.support.fake_chief import NOW, TOKENS
 from tests.support.fake_network import FakeNetwork
 from tests.support.fake_request import Answer, FakePart, FakeServer
@@ -198,6 +200,16 @@ async def test_refused_form_says_why_and_keeps_what_was_stored(browser: Browser,
     assert (await submit(browser, *fields(package=digest, dataset="x"))).status == 404
     assert (await submit(browser, *fields(package=digest, dataset="x", params="1x=2"))).status == 400
     assert not world.chief.jobs
+
+
+@pytest.mark.parametrize(("chosen", "asked"), [("never", "never"), ("ask", "ask"), ("automatically", "automatically"), ("", None)])
+def test_the_form_says_how_slots_are_borrowed_and_that_foreign_eyes_are_confirmed(chosen: str, asked: str | None) -> None:
+    given = {"package": "p", "dataset": "d", "where": "any", "borrow": chosen}
+    request = _request_of(_Read(fields={**given, "yes_foreign": "1"}))
+    assert (request.where, request.borrow, request.yes_foreign) == ("any", asked, True)
+    assert not _request_of(_Read(fields=given)).yes_foreign
+    with pytest.raises(ParallelError):
+        _request_of(_Read(fields={**given, "borrow": "always"}))
 
 
 async def test_chosen_package_and_data_become_a_job(browser: Browser, world: World) -> None:
