@@ -273,9 +273,11 @@ class Artifact(Message, code=40):
 # ---- living together -----------------------------------------------------------------------------------------------------------
 @record
 class Ping(Message, code=50):
-    """Heartbeat; ``at``: the sender's monotonic microseconds, returned in Pong."""
+    """Heartbeat; ``at``: the sender's monotonic microseconds, returned in Pong. The rest is said to the own chief."""
 
     at: U64
+    owner_permille: Annotated[int, Range(0, 1000)] | None = None  # of the machine's cores, at normal priority and in the kernel
+    on_mains: bool | None = None  # nil where there is no battery
 
 
 @record

@@ -135,6 +135,8 @@ class WorkerView(msgspec.Struct, kw_only=True):
     version: str = ""
     jobs: list[str] = []
     clock_skew_s: float | None = None
+    owner_load: float | None = None  # the share of its machine's cores that its owner uses, without guests
+    on_mains: bool | None = None  # null where it has no battery
 
 
 class PackageView(msgspec.Struct, kw_only=True):

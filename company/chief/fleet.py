@@ -102,6 +102,8 @@ class Fleet:
             last_seen=self._last_seen(row), joined=row.joined, address=row.address, via=row.via, transport=row.transport,
             version=spec.version if spec else "", jobs=sorted({lease.job for lease in leases}),
             clock_skew_s=session.clock_skew_s if session is not None else None,
+            owner_load=session.use.load if session is not None and session.use is not None else None,
+            on_mains=session.use.on_mains if session is not None and session.use is not None else None,
         )  # fmt: skip
 
     def _last_seen(self, row: WorkerRow) -> float:

@@ -24,6 +24,7 @@ from company.chief.engine import Engine
 from company.chief.outcome_cut import cut_outcome_untrusted
 from company.chief.requirement_wheels import RequirementWheels
 from company.chief.runtime import JobRuntime
+from company.machine_use import Machine
 from p2p.base.errors import MalformedMessage, ParallelError, PeerError, Reason, Unavailable
 from p2p.base.frames import NO_SIZES, Frame, Sizes
 from p2p.base.schema import Message
@@ -86,6 +87,7 @@ class Session:
     connected_at: float = 0.0
     clock_skew_s: float | None = None  # how far the worker's clock is ahead of ours, to a second
     said_bye: bool = False
+    use: Machine | None = None  # what the owner of its machine does, as its heartbeats say
     guest: ev.Guest | None = None
     early: dict[tuple[bytes, int], m.Seconded] = field(default_factory=dict)  # said before the network of companies was there
     resumed: tuple[tuple[int, ...], tuple[tuple[int, str], ...]] = ((), ())
@@ -217,6 +219,8 @@ class Sessions:
             case m.Outcome():
                 engine.post_outcome(worker, message, frame, cut_outcome_untrusted(message, frame))
             case m.Ping():
+                if message.owner_permille is not None and session.guest is None:
+                    session.use = Machine(message.owner_permille / 1000, message.on_mains)
                 session.channel.send_nowait(m.Pong(message.at))
             case m.Failed():
                 engine.post_died(worker, message, frame, infra=message.cause in INFRA_CAUSES)

@@ -24,9 +24,7 @@ from p2p.base.errors import UsageError
 @click.option("--to", "only_to", multiple=True, metavar="COMPANY", help="Only to these companies, by id.")
 @click.option("--price", type=click.FloatRange(0), default=0.0, metavar="FAVOURS", help="Asked per unit given; 0 asks nothing.")
 @click.option("--max-frame", type=DURATION, metavar="TIME", help="Longest contract, such as 2h.")
-@click.option(
-    "--max-load", type=click.FloatRange(0, 1), default=0.0, metavar="0..1", help="Only while you use less of this machine yourself."
-)
+@click.option("--max-load", type=click.FloatRange(0, 1), default=0.0, metavar="0..1", help="Only on machines that you use less yourself.")
 @click.option("--only-on-mains", is_flag=True, help="Not while this machine runs on its battery.")
 @click.option("--max-memory", type=SIZE, metavar="SIZE", help="For all guests together.")
 @click.option("--max-disk", type=SIZE, metavar="SIZE", help="Scratch of all guests together.")

@@ -194,6 +194,9 @@ class GuestRun:
     def worker_id(self) -> str:
         return "guest"
 
+    def use(self) -> tuple[int | None, bool | None]:
+        return None, None  # no business of a borrower's
+
     def on_up(self, resumed: m.Resumed) -> None:
         assert self._core is not None
         if self.state == "dialling":

@@ -56,6 +56,9 @@ class LinkPort(Protocol):
     def machine(self) -> m.Machine: ...
     def held(self) -> tuple[m.Held, ...]: ...
     def worker_id(self) -> str: ...
+    def use(self) -> tuple[int | None, bool | None]:
+        """What the owner of this machine does, for a heartbeat: permille of its cores, whether it is on mains."""
+
     def on_up(self, resumed: m.Resumed) -> None:
         """A channel is open; ``resumed`` says what still counts."""
 
@@ -247,7 +250,7 @@ class ChiefLink:
             if heart.is_ping_due(self._now()):
                 # strictly growing, so that a Pong says which messages were read before it
                 self._ping = max(self._ping + 1, time.monotonic_ns() // 1000)
-                await channel.send(m.Ping(self._ping))
+                await channel.send(m.Ping(self._ping, *self._port.use()))
                 await self.bulk.close_if_idle(self._now())
             await trio.sleep_until(heart.next_deadline())
         raise Unavailable("chief-silent", "the chief is silent")

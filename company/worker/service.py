@@ -16,6 +16,7 @@ import trio
 
 from company import messages as m
 from company.home_lock import HomeLock
+from company.machine_reading import MachineReader
 from company.paths import OWN_NAME, WorkerHome, make_private
 from company.sandbox import Sandbox
 from company.tokens import JoinToken, parse_token_untrusted
@@ -117,6 +118,7 @@ class Worker:
         self._link: Link | None = None
         self._fetch: FetchBlob | None = None
         self._guests: Guests | None = None
+        self._reader = MachineReader(trio.current_time)
         self._rpc_address: str | None = None
         self.http_address: str | None = None
         self.processors: Processors | None = None
@@ -298,6 +300,10 @@ class Worker:
     def worker_id(self) -> str:
         assert self._membership is not None
         return self._membership.worker
+
+    def use(self) -> tuple[int | None, bool | None]:
+        machine = self._reader.machine()
+        return (round(1000 * machine.load) if self._reader.readings > 1 else None), machine.on_mains
 
     def on_up(self, resumed: m.Resumed) -> None:
         for token, why in resumed.drop:

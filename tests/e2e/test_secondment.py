@@ -77,6 +77,13 @@ def test_a_job_without_an_own_slot_is_done_by_a_borrowed_one_and_both_sides_coun
     assert stays.explain()[0]["code"] == "where-own"  # --where own is the default
     stays.cancel()
 
+    until(
+        lambda: [w["owner_load"] for w in both.lender.client.workers()["items"]] != [None],
+        "the lent worker says how its owner uses its machine",
+    )
+    assert [w["owner_load"] for w in both.borrower.client.workers()["items"] if w["state"] != "offline"] in ([], [None]), (
+        "and not to the borrower"
+    )
     end(both, contract)
     own = write_package(tmp_path / "own", "def process(fragment):\n    return fragment\n")
     assert both.lender.run(own, numbers).state == "done", "the lent slot is back"

@@ -12,11 +12,14 @@ import trio
 import trio.testing
 
 from company import contract_views as cv
+from company import views
 from company.chief.contracts.service import ContractService
-from company.chief.network.idleness import QUIET_S, Cpu, Load, Machine, Owner
+from company.chief.network.building import busy_workers
+from company.chief.network.idleness import QUIET_S, Owner, Owners
 from company.chief.network.lending import RECLAIMED, Policy, Standing, most_slots, policy_as_json, policy_of_json, standing
 from company.chief.network.lending import Facts as LendingFacts
-from company.chief.network.owner_load import OwnerLoad, read_cpu, read_mains
+from company.machine_reading import MachineReader, _read_cpu_elsewhere, read_cpu, read_mains
+from company.machine_use import Cpu, Load, Machine
 from p2p.contracts.table import LIVE, State
 from p2p.contracts.terms import Cause, Role
 from tests.unit.test_chief_contracts import ASKER, HERE, Side, two, until
@@ -71,17 +74,37 @@ async def test_the_machine_is_read_once_a_second_at_most(autojump_clock: trio.te
         reads.append(trio.current_time())
         return Cpu(0.9 * len(reads), float(len(reads)))
 
-    load = OwnerLoad(cpu=cpu, mains=lambda: None)
+    reader = MachineReader(trio.current_time, cpu=cpu, mains=lambda: None)
     for _ in range(40):
-        load.why_not(0.3, False)
+        reader.machine()
         await trio.sleep(0.25)
-    assert len(reads) == 10 and "more than 30%" in load.why_not(0.3, False)
+    assert len(reads) == reader.readings == 10 and 0.3 < reader.machine().load < 0.9
 
 
 def test_this_machine_can_be_read() -> None:
     one, two = read_cpu(), read_cpu()
     assert 0 < one.owner_s <= one.total_s <= two.total_s and one.total_s > os.cpu_count()
     assert read_mains() in (True, False, None)
+    other = _read_cpu_elsewhere()  # by the way that a machine without /proc takes
+    assert abs(other.owner_s - two.owner_s) < 60 and abs(other.total_s - two.total_s) < 60
+
+
+def test_each_worker_is_judged_by_its_own_machine_and_by_the_chiefs_where_it_says_nothing() -> None:
+    def worker(name: str, load: float | None, *, mains: bool | None = None, state: str = "idle") -> views.WorkerView:
+        return views.WorkerView(
+            id=f"w-{name}", name=name, state=cast(Any, state), slots=2, isolation="bubblewrap", owner_load=load, on_mains=mains
+        )
+
+    policy, owners = Policy(max_slots=8, max_load_permille=300, needs_mains=True), Owners()
+    here = [worker("quiet", 0.1), worker("used", 0.5), worker("unplugged", 0.0, mains=False), worker("silent", None), worker("gone", 0.9)]
+    here[-1].state = "offline"
+    busy = busy_workers(owners, policy, here, Machine(load=0.9), 0.0)
+    assert sorted(busy) == ["w-silent", "w-unplugged", "w-used"]
+    assert "used: its owner uses 50%" in busy["w-used"] and "battery" in busy["w-unplugged"]
+    here[1].owner_load = 0.0
+    assert "begins again in" in busy_workers(owners, policy, here, Machine(), 1.0)["w-used"]
+    assert sorted(busy_workers(owners, policy, here, Machine(), QUIET_S)) == ["w-unplugged"]
+    assert not busy_workers(owners, Policy(max_slots=8), here, Machine(load=0.9), QUIET_S), "nobody asked for it"
 
 
 def service_of(lender: Side, standing: Standing, policy: Policy) -> ContractService:
@@ -106,7 +129,7 @@ async def test_a_contract_gives_its_slots_back_when_the_owner_needs_the_machine(
             nursery.start_soon(service_of(lender, Standing("not-lending", "stopped"), Policy(max_slots=4)).follow)
             await trio.testing.wait_all_tasks_blocked(0.05)
             assert machine.state in LIVE, "what runs goes on while lending does, and after a plain stop"
-            assert lent._promised(but=key) == (0, 0) and lent._promised(but=replace(key, nonce=b"o" * 32)) == (512, 64)
+            assert lent._promised(but=key) == (0, 0) and lent._promised(but=key._replace(nonce=b"o" * 32)) == (512, 64)
             nursery.start_soon(service_of(lender, Standing("lending-not-idle", "its owner uses 40%"), Policy(max_slots=4)).follow)
             await until(lambda: State.RATED in borrower.changed and State.RATED in lender.changed)
             nursery.cancel_scope.cancel()

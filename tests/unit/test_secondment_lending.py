@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 import trio
 import trio.lowlevel
 import trio.testing
@@ -184,6 +186,54 @@ async def test_slots_of_a_worker_that_was_lost_are_placed_anew_after_its_lease(a
         assert made.sent, "it may be working yet"
         await trio.sleep(6)
         assert not made.sent
+        nursery.cancel_scope.cancel()
+
+
+async def test_slots_leave_a_machine_that_its_owner_uses_and_it_is_not_asked_again_meanwhile(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("company.chief.secondment.lending.Channel", Channel)
+    world = World()
+    world.tickets = ticket_row()
+    world.answer.set()
+    busy: dict[str, str] = {}
+    async with trio.open_nursery() as nursery:
+        made = lending(world, nursery)
+        made.busy = lambda: busy
+        _, channel = session_of(made, "w")
+        nursery.start_soon(made.run)
+        await trio.sleep(1)
+        assert [type(x) for x in channel.told] == [m.Second]
+        busy["w"] = "its owner uses 50% of this machine"
+        await trio.sleep(5)
+        assert [type(x) for x in channel.told[1:]] == [m.Unsecond], "told once"
+        made.on_seconded("w", over(3))
+        assert not made.sent
+        live = SimpleNamespace(takes_work=True, own_slots=1)
+        state = SimpleNamespace(leases=SimpleNamespace(depth=lambda slot: 0), slots=SimpleNamespace(workers={"w": live}))
+        made.engine, made._rests = cast(Any, SimpleNamespace(state=state)), {}
+        made.sessions.open["w"].machine = SimpleNamespace(isolation="bubblewrap")
+        assert not made._spare(CONTRACT), "its owner is there"
+        busy.clear()
+        assert [s.worker for s in made._spare(CONTRACT)] == ["w"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_another_cap_of_bandwidth_holds_for_workers_that_are_out(autojump_clock: trio.testing.MockClock) -> None:
+    world = World()
+    world.tickets = ticket_row()
+    world.answer.set()
+    cap = [0]
+    async with trio.open_nursery() as nursery:
+        made = lending(world, nursery)
+        made.bandwidth = lambda slots: cap[0]
+        _, channel = session_of(made, "w")
+        nursery.start_soon(made.run)
+        await trio.sleep(5)
+        assert [x.bytes_per_s for x in channel.told] == [0]
+        cap[0] = 70_000
+        await trio.sleep(5)
+        assert [x.bytes_per_s for x in channel.told] == [0, 70_000], "told once, with the same ticket"
         nursery.cancel_scope.cancel()
 
 

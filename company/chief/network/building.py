@@ -16,16 +16,18 @@ from company.chief.network.asking import Asking
 from company.chief.network.dialling import REGISTRY, PeerDialler
 from company.chief.network.finding import Finding
 from company.chief.network.ground import Ground, is_only_here
+from company.chief.network.idleness import Owners
 from company.chief.network.known import Known
 from company.chief.network.lending import Facts, Policy
 from company.chief.network.outreach import Outreach
-from company.chief.network.owner_load import OwnerLoad
 from company.chief.network.peer_door import DIALS_BURST, DIALS_PER_S, PER_PEER_BURST, PER_PEER_PER_S, PeerDoor
 from company.chief.network.relay import RelayDesk
 from company.chief.network.service import NetworkService
 from company.chief.network.speed import measure_speed
 from company.chief.network.trackers import TrackerState, check_tracker_url
 from company.chief.store.store import Store
+from company.machine_reading import MachineReader
+from company.machine_use import Machine
 from p2p.base.keys import Identity
 from p2p.base.record import record
 from p2p.dht.directory import Directory
@@ -63,11 +65,16 @@ async def build_network(
     speed = await trio.to_thread.run_sync(measure_speed)
     dialler = PeerDialler(identity, options.allow_private)
     finding = Finding(ground, store, options.bootstrap, [TrackerState(check_tracker_url(url)) for url in options.trackers])
-    owner = OwnerLoad()
+    reader, owners = MachineReader(trio.current_time), Owners()
 
     def facts() -> Facts:
-        found, policy = facts_of(ground, workers(), rung, speed), advertising.policy
-        return replace(found, owner_busy=_why_not(owner, policy)) if policy is not None else found
+        policy, here = advertising.policy, workers()
+        if policy is None:
+            return facts_of(ground, here, rung, speed)
+        busy = busy_workers(owners, policy, here, reader.machine(), trio.current_time())
+        advertising.busy = busy
+        left = facts_of(ground, [w for w in here if w.id not in busy], rung, speed)
+        return left if left.slots or not busy else replace(left, owner_busy=next(iter(busy.values())))
 
     advertising = Advertising(ground, store, facts, options.relay)
     relays = RelayDesk(is_on=options.relay)
@@ -86,8 +93,13 @@ async def build_network(
     return service
 
 
-def _why_not(owner: OwnerLoad, policy: Policy) -> str:
-    return owner.why_not(policy.max_load_permille / 1000 if policy.max_load_permille else None, policy.needs_mains)
+def busy_workers(owners: Owners, policy: Policy, here: list[views.WorkerView], chiefs: Machine, now: float) -> dict[str, str]:
+    """Workers of which nothing is lent now, and why. One that says nothing of its machine is taken to be on the chief's."""
+    machines = {w.id: chiefs if w.owner_load is None else Machine(w.owner_load, w.on_mains) for w in _here(here)}
+    max_load = policy.max_load_permille / 1000 if policy.max_load_permille else None
+    found = owners.busy(machines, max_load=max_load, needs_mains=policy.needs_mains, now=now)
+    names = {w.id: w.name for w in here}
+    return {worker: f"{names[worker]}: {why}" for worker, why in found.items()}
 
 
 def facts_of(ground: Ground, workers: list[views.WorkerView], rung: str, speed: int) -> Facts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 GOODBYE_S = 5.0  # a worker that has not said by then that it is over is taken for over: its own clock ends it
 RETURN_S = 7.0  # the same for one that has not yet come back to a chief that was started again
+LOOK_S = 2.0  # how often lent workers are held against what their owners do
 RETRY_S = 3.0  # before slots are placed anew on a worker that refused or lost them
 ENDS = ("over", "overrun")  # the last that a run has to say
 _log = logging.getLogger("company.chief.secondment")
@@ -59,6 +60,7 @@ class Lending:
     store: Store
     may_dial: Callable[[str, int], bool]
     bandwidth: Callable[[int], int]  # bytes a second for so many slots; 0: no bound
+    busy: Callable[[], Mapping[str, str]] = dict  # workers whose owner uses their machine now, and how
     nursery: trio.Nursery = field(init=False)
     sent: dict[tuple[bytes, str], Sent] = field(default_factory=dict)
     tallies: dict[bytes, Tally] = field(default_factory=dict)
@@ -98,13 +100,27 @@ class Lending:
         """Keep slots where contracts want them, until cancelled."""
         while True:
             self._news = trio.Event()
+            self._follow_owners()
             for view in self.contracts.open_contracts():
                 if view.role is Role.LENDER:
                     await self._place(view)
             self._forget_gone()
             self._rests = {key: until for key, until in self._rests.items() if until > trio.current_time()}
-            with trio.move_on_at(min([*self._rests.values(), *(s.lost_at for s in self.sent.values())], default=math.inf)):
+            look_at = trio.current_time() + LOOK_S if self.sent else math.inf
+            with trio.move_on_at(min([look_at, *self._rests.values(), *(s.lost_at for s in self.sent.values())])):
                 await self._news.wait()
+
+    def _follow_owners(self) -> None:
+        """Slots on a machine that its owner uses go back, with the contract's notice; others take their place where there are any."""
+        for entry in [s for s in self.sent.values() if s.away_at is None and s.bytes_per_s != self.bandwidth(s.ticket.slots)]:
+            self._send(entry)  # another cap of bandwidth than it was told
+        busy = self.busy()
+        for entry in [s for s in self.sent.values() if s.worker in busy and s.state != "leaving"]:
+            view = self.contracts.contract(entry.ticket.contract)
+            if view is not None and view.is_live:
+                _log.info("contract %s: %s leaves it: %s", view.id.hex()[:16], entry.worker, busy[entry.worker])
+                entry.state = "leaving"
+                self._withdraw(entry, view.terms.notice_s)
 
     async def _place(self, view: ContractView) -> None:
         if not view.is_live:
@@ -151,7 +167,7 @@ class Lending:
             live = self.engine.state.slots.workers.get(name)
             if session.guest is not None or live is None or not live.takes_work or not isinstance(session.channel, Channel):
                 continue
-            if (contract, name) in self.sent or self._rests.get((contract, name), 0.0) > now:
+            if name in self.busy() or (contract, name) in self.sent or self._rests.get((contract, name), 0.0) > now:
                 continue
             idle = sum(1 for n in range(live.own_slots) if not leases.depth((name, n)))
             found.append(Spare(name, session.machine.isolation, live.own_slots, idle))
@@ -185,7 +201,8 @@ class Lending:
         return self._serial
 
     def _send(self, entry: Sent) -> None:
-        self._tell(entry.worker, m.Second(self.network_id, entry.body, entry.signature, self.bandwidth(entry.ticket.slots)))
+        entry.bytes_per_s = self.bandwidth(entry.ticket.slots)
+        self._tell(entry.worker, m.Second(self.network_id, entry.body, entry.signature, entry.bytes_per_s))
 
     def _withdraw(self, entry: Sent, grace_s: float) -> None:
         self._tell(entry.worker, m.Unsecond(entry.ticket.contract, math.ceil(grace_s) if grace_s >= 0.5 else 0, "contract-over"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import TYPE_CHECKING
@@ -102,6 +102,7 @@ class Secondment:
 def build_secondment(
     chief: ChiefService, contracts: Contracts, *, network_id: bytes, may_dial: Callable[[str, int], bool],
     is_trusted: Callable[[bytes], bool], bandwidth: Callable[[int], int] = lambda slots: 0,
+    busy: Callable[[], Mapping[str, str]] = dict,
 ) -> Secondment:  # fmt: skip
     """Make the parts and hang them into the sessions; `Secondment.run` begins."""
     late: list[Borrowing] = []
@@ -118,7 +119,7 @@ def build_secondment(
     late.append(borrowing)
     lending = Lending(
         identity=chief.identity, network_id=network_id, contracts=contracts, engine=chief.engine, sessions=chief.sessions,
-        committer=chief.committer, store=chief.store, may_dial=may_dial, bandwidth=bandwidth,
+        committer=chief.committer, store=chief.store, may_dial=may_dial, bandwidth=bandwidth, busy=busy,
     )  # fmt: skip
     secondment = Secondment(borrowing, lending, checking, contracts)
     chief.sessions.secondment = secondment
