@@ -205,7 +205,9 @@ async def test_slots_leave_a_machine_that_its_owner_uses_and_it_is_not_asked_aga
         await trio.sleep(1)
         assert [type(x) for x in channel.told] == [m.Second]
         busy["w"] = "its owner uses 50% of this machine"
-        await trio.sleep(5)
+        await trio.sleep(3)
+        made.on_seconded("w", replace(over(2), state="working"))  # its notice is not over
+        await trio.sleep(3)
         assert [type(x) for x in channel.told[1:]] == [m.Unsecond], "told once"
         made.on_seconded("w", over(3))
         assert not made.sent
@@ -234,6 +236,9 @@ async def test_another_cap_of_bandwidth_holds_for_workers_that_are_out(autojump_
         cap[0] = 70_000
         await trio.sleep(5)
         assert [x.bytes_per_s for x in channel.told] == [0, 70_000], "told once, with the same ticket"
+        cap[0], world.view = 0, replace(VIEW, state=State.REVOKING)
+        await trio.sleep(5)
+        assert len(channel.told) == 2, "a ticket of a contract that ends is not sent again: it would begin anew"
         nursery.cancel_scope.cancel()
 
 

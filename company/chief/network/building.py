@@ -70,6 +70,7 @@ async def build_network(
     def facts() -> Facts:
         policy, here = advertising.policy, workers()
         if policy is None:
+            advertising.busy = {}
             return facts_of(ground, here, rung, speed)
         busy = busy_workers(owners, policy, here, reader.machine(), trio.current_time())
         advertising.busy = busy

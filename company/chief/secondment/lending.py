@@ -78,7 +78,7 @@ class Lending:
     def worker_here(self, session: Session) -> None:
         """An own worker is here, perhaps again: it is told what it is to do, which it may be doing."""
         for entry in [s for s in self.sent.values() if s.worker == session.worker]:
-            entry.away_at = None
+            entry.away_at, entry.is_leaving = None, False
             view = self.contracts.contract(entry.ticket.contract)
             if view is not None and view.is_live:
                 self._send(entry)
@@ -112,15 +112,17 @@ class Lending:
 
     def _follow_owners(self) -> None:
         """Slots on a machine that its owner uses go back, with the contract's notice; others take their place where there are any."""
-        for entry in [s for s in self.sent.values() if s.away_at is None and s.bytes_per_s != self.bandwidth(s.ticket.slots)]:
-            self._send(entry)  # another cap of bandwidth than it was told
         busy = self.busy()
-        for entry in [s for s in self.sent.values() if s.worker in busy and s.state != "leaving"]:
+        for entry in [s for s in self.sent.values() if s.away_at is None and not s.is_leaving]:
             view = self.contracts.contract(entry.ticket.contract)
-            if view is not None and view.is_live:
+            if view is None or not view.is_live:
+                continue
+            if entry.worker in busy:
                 _log.info("contract %s: %s leaves it: %s", view.id.hex()[:16], entry.worker, busy[entry.worker])
-                entry.state = "leaving"
+                entry.is_leaving = True
                 self._withdraw(entry, view.terms.notice_s)
+            elif entry.bytes_per_s != self.bandwidth(entry.ticket.slots):
+                self._send(entry)  # another cap of bandwidth than it was told
 
     async def _place(self, view: ContractView) -> None:
         if not view.is_live:

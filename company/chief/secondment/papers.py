@@ -26,6 +26,7 @@ class Sent:
     worker: str
     state: str = "sent"  # awaited: sent before this start of the chief, nothing was heard since
     slots_alive: int = 0
+    is_leaving: bool = False  # its worker's owner uses the machine
     bytes_per_s: int = 0  # that its worker was told last
     away_at: float | None = None  # since when its worker is not here
 
