@@ -1,10 +1,13 @@
 """joblib on a company: `register()`, then ``Parallel(backend="company")``; scikit-learn's ``n_jobs`` with it (I/O: through an executor).
 
-joblib sizes its batches itself, so each goes as one call. Nested `Parallel` calls run in threads where they are, as with joblib's own.
+joblib sizes its batches itself, so each goes as one call. Nested `Parallel` calls run where they are. All `Parallel` calls of a
+registration share one executor, so that workers import what they need once and not at every search of scikit-learn.
 """
 
 from __future__ import annotations
 
+import operator
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def register(
-    client: Client | None = None, *, make_default: bool = False, on_unopened: Callable[[str], object] | None = None
+    client: Client | None = None, *, make_default: bool = False, executor: Executor | None = None,
 ) -> None:  # fmt: skip
     """Make the backend "company" known to joblib. ``client``: default `company.connect()` when it is first used.
 
     ``make_default``: also for programs that name no backend; where they say nothing of ``n_jobs``, they run alone as ever.
-    ``on_unopened``: as of `company.Executor`.
+    ``executor``: the one to use; default one of their own, which ends with the program or with ``client``.
 
     >>> import company, joblib
     >>> from company.joblib import register
@@ -33,48 +36,59 @@ def register(
     [1, 2]
     """
 
+    shared = Shared(client, executor)
+
     def make(**options: Any) -> CompanyBackend:
-        backend = CompanyBackend(client=options.pop("client", client), on_unopened=on_unopened, **options)
+        own = {key: options.pop(key) for key in ("client", "memory") if key in options}
+        backend = CompanyBackend(Shared(own.get("client", client), None, **own) if own else shared, **options)
         backend.default_n_jobs = 1 if make_default else -1
         return backend
 
     register_parallel_backend("company", make, make_default=make_default)
 
 
+class Shared:
+    """The executor of all `Parallel` calls of one registration, opened when it is first used."""
+
+    def __init__(self, client: Client | None, executor: Executor | None, memory: str | None = "2GiB", **_: Any) -> None:
+        self._client, self._memory, self._executor = client, memory, executor
+        self._lock = threading.Lock()
+
+    def open(self) -> Executor:
+        """The executor; another one when it was shut down, as its client's end does."""
+        from company.client.executor import Executor
+
+        with self._lock:
+            if self._executor is None or self._executor.is_closed:
+                self._executor = Executor(self._client, memory=self._memory, name="joblib", progress=False)
+            return self._executor
+
+
 class CompanyBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
-    """One executor for as long as a `Parallel` is configured."""
+    """What one `Parallel` has under way."""
 
     supports_retrieve_callback = True
     supports_inner_max_num_threads = False
     default_n_jobs = -1
 
-    def __init__(
-        self, client: Client | None = None, nesting_level: int | None = None, memory: str | None = "2GiB",
-        on_unopened: Callable[[str], object] | None = None, **options: Any,
-    ) -> None:  # fmt: skip
+    def __init__(self, shared: Shared | None = None, nesting_level: int | None = None, **options: Any) -> None:
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=None, **options)
-        self._client, self._memory, self._on_unopened = client, memory, on_unopened
-        self._executor: Executor | None = None
+        self._shared = shared if shared is not None else Shared(None, None)
+        self._under_way: set[Future[Any]] = set()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """How many calls run at once: the company's slots, or fewer when asked for fewer."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
-        slots = self._open().slots
         if n_jobs is None:
             return 1
-        return slots if n_jobs < 0 else n_jobs
-
-    def _open(self) -> Executor:
-        if self._executor is None:
-            from company.client.executor import Executor
-
-            self._executor = Executor(self._client, memory=self._memory, name="joblib", on_unopened=self._on_unopened)
-        return self._executor
+        return self._shared.open().slots if n_jobs < 0 else n_jobs
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Future[Any]], None] | None = None) -> Future[Any]:
         """Run one batch."""
-        future = self._open().submit(func)
+        future = self._shared.open().submit(operator.call, func)  # each batch is another object, with its data in it
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
         if callback is not None:
             future.add_done_callback(callback)
         return future
@@ -89,16 +103,12 @@ class CompanyBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     def terminate(self) -> None:
         """The `Parallel` is over."""
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=True)
         self.reset_batch_stats()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Send nothing more."""
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False, cancel_futures=True)
+        for future in list(self._under_way):
+            future.cancel()
 
     def get_nested_backend(self) -> tuple[Any, int | None]:
         """Inside a call everything runs where it is."""

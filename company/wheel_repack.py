@@ -34,6 +34,7 @@ _DROPPED_INFO = frozenset(
     ("RECORD", "RECORD.jws", "RECORD.p7s", "INSTALLER", "REQUESTED", "direct_url.json", "provenance_url.json", "uv_cache.json")
 )
 _CACHES = frozenset(("__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"))
+FAST = 1  # of zlib: a third of the time of its usual 6, and a tenth more bytes
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -140,7 +141,7 @@ def write_wheel(folder: Path, name: str, version: str, tag: str, info: str, entr
     rows = csv.writer(record, lineterminator="\n")
     # metadata last, as the format advises; else by name
     ordered = sorted(entries, key=lambda p: (p.startswith(info + "/"), p))
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for target in ordered:
             entry = entries[target]
             _add(archive, target, entry)
@@ -157,7 +158,7 @@ def _add(archive: zipfile.ZipFile, target: str, entry: _Entry) -> None:
     info.create_system = 3
     info.external_attr = (stat.S_IFREG | (0o755 if entry.is_executable else 0o644)) << 16
     info.compress_type = zipfile.ZIP_DEFLATED
-    archive.writestr(info, entry.content)
+    archive.writestr(info, entry.content, compresslevel=FAST)
 
 
 # -- this project itself, when it runs from its source tree

@@ -96,7 +96,8 @@ class Merging:
         child: MergeChild | MergeError | None = None
         try:
             try:
-                site = await self._wheels.environment(runtime.requirements)
+                # the merge of an executor's job is a stub: nothing is to be made ready for it
+                site = None if runtime.stream is not None else await self._wheels.environment(runtime.requirements)
                 blank = self._blanks.take("merge", memory_bytes=runtime.memory_bytes, site=site)
                 plan = replace(await trio.to_thread.run_sync(self._plan, runtime, blank), site=site)
                 child = await MergeChild.start(self._sandbox, plan, blank.child if blank else None)

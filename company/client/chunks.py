@@ -67,17 +67,12 @@ class Opened:
     unopened: str = ""
 
 
-def encode_chunk(key: bytes, source: bytes | str | None, kind: int, calls: list[Any]) -> tuple[bytes, frozenset[str]]:
-    """The bytes of one fragment, and the modules that opening its arguments imports. Raises `NotPortable` naming what cannot travel."""
-    from p2p.base.codec import CodecError, encode_value
-
+def packed_calls(kind: int, calls: list[Any]) -> tuple[Any, frozenset[str]]:
+    """Calls as they travel, and the modules that opening their arguments imports. Raises `NotPortable` naming what cannot travel."""
     if kind & entry.SAFE:
-        try:
-            return encode_value([key, source, kind, calls]), frozenset()
-        except CodecError:
-            for call in calls:
-                check_safe(call, "argument")
-            raise
+        for call in calls:
+            check_safe(call, "argument")
+        return calls, frozenset()
     try:
         payload, modules = _pickled(calls)
         is_whole = b"__main__" not in payload  # classes of the script itself are not there where it is opened
@@ -86,7 +81,14 @@ def encode_chunk(key: bytes, source: bytes | str | None, kind: int, calls: list[
     if not is_whole:
         payload = dumps(calls)
         modules = frozenset(module_names(payload))
-    return encode_value([key, source, kind, payload]), modules
+    return payload, modules
+
+
+def chunk_body(key: bytes, source: bytes | str | None, kind: int, payload: Any) -> bytes:
+    """The bytes of one fragment. ``source``: nil for a function that lies in the package."""
+    from p2p.base.codec import encode_value
+
+    return encode_value([key, source, kind, payload])
 
 
 class _Noting(pickle.Pickler):

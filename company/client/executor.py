@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from company.client import calls_entry as entry
 from company.client.call_errors import FragmentError, opened_error
-from company.client.chunks import Opened, Pace, encode_chunk, opened
-from company.client.functions import Needs, NotPortable, Portable, needs_of, package_files, portable
+from company.client.chunks import Opened, Pace, opened, packed_calls
+from company.client.functions import NotPortable, Portable, portable
 from company.client.future import Future
-from company.client.session import Chunk, Session, version_conflict
+from company.client.open_executors import OPEN
+from company.client.session import Chunk
+from company.client.sessions import Sessions
 from p2p.base.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,12 +30,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-INLINE_FUNCTION_BYTES = 64 << 10  # a larger one goes into the package, once, and not with each chunk
 AHEAD_PER_SLOT = 3  # chunks under way: one that runs, one in its pipe, one on the way
 MAX_KNOWN_FUNCTIONS = 1000
 MAX_UNOPENED = 3  # chunks of one function
 UNKNOWN_LENGTH = 1 << 60
-_open: weakref.WeakSet[Executor] = weakref.WeakSet()
 
 
 class Executor(concurrent.futures.Executor):
@@ -63,23 +63,22 @@ class Executor(concurrent.futures.Executor):
         self.client = client if client is not None else connect()
         self._safe = where != "own"
         self._flags = (entry.SAFE if self._safe else 0) | (entry.ECHO if echo else 0)
-        self._memory, self._time_limit_s, self._name, self._processes = memory, time_limit_s, name, processes
-        self._options = {"where": where, "retries": retries, "priority": priority}
         self._progress, self.on_unopened = progress, on_unopened
         self._unopened: Counter[bytes] = Counter()  # chunks, by function
         self.here = threading.RLock()  # what is run here is written for processes, not for threads
         self._lock = threading.RLock()
-        self._sessions: list[tuple[Needs, frozenset[bytes], Session]] = []
+        limits = {"memory": memory, "time_limit_s": time_limit_s, "processes": processes}
+        options = {"where": where, "retries": retries, "priority": priority}
+        self._sessions = Sessions(self.client, name=name, limits=limits, options=options)
         self._functions: dict[Any, Portable] = {}
         self._paces: dict[bytes, Pace] = {}
-        self._needs: dict[frozenset[str], Needs] = {}  # of arguments, by the modules that they come from
         self._pending: deque[tuple[Portable, Future[Any], tuple[Any, ...], dict[str, Any]]] = deque()
         self._flying = 0  # chunks of `submit`
         self._closed = False
         self._work = threading.Condition(self._lock)
         self._pump_thread: threading.Thread | None = None
         self._outstanding = 0  # futures without a result
-        _open.add(self)
+        OPEN.add(self)
 
     # ---- concurrent.futures -----------------------------------------------------------------------------------------------
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -134,12 +133,10 @@ class Executor(concurrent.futures.Executor):
             self._work.notify_all()
             if wait:
                 self._work.wait_for(lambda: self._outstanding == 0)
-            sessions = [session for _, _, session in self._sessions]
             pump = self._pump_thread
         if not wait and pump is not None and self._outstanding:
             return  # the pump ends the sessions when it has sent the last call
-        for session in sessions:
-            session.end(wait=wait)
+        self._sessions.end(wait=wait)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
@@ -158,18 +155,25 @@ class Executor(concurrent.futures.Executor):
             )
         return jobs
 
+    def abandon(self) -> None:
+        """The company ends: take no more calls, and wait for none."""
+        self.shutdown(wait=False, cancel_futures=True)
+        self._sessions.leave()
+
     @property
     def jobs(self) -> list[str]:
         """The ids of the jobs that hold this executor's calls."""
-        with self._lock:
-            return [session.job for _, _, session in self._sessions]
+        return self._sessions.jobs
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more calls."""
+        return self._closed
 
     @property
     def slots(self) -> int:
         """How many calls the company runs at once, as far as is known."""
-        with self._lock:
-            known = [session.slots for _, _, session in self._sessions]
-        return max(known) if known else max(1, int(self.client.company().get("slots", 1)))
+        return self._sessions.slots or max(1, int(self.client.company().get("slots", 1)))
 
     # ---- sending ----------------------------------------------------------------------------------------------------------
     def _check_open(self) -> None:
@@ -194,47 +198,10 @@ class Executor(concurrent.futures.Executor):
     def _pace(self, made: Portable) -> Pace:
         return self._paces.setdefault(made.key, Pace())
 
-    def _needs_of(self, made: Portable, modules: frozenset[str]) -> Needs:
-        """What ``made`` needs with arguments of classes and functions of ``modules``."""
-        if not modules:
-            return made.needs
-        with self._lock:
-            found = self._needs.get(modules)
-            if found is None:
-                if len(self._needs) >= MAX_KNOWN_FUNCTIONS:
-                    self._needs.clear()
-                found = self._needs[modules] = needs_of(modules)
-        if made.needs.covers(found):
-            return made.needs
-        return Needs(found.files | made.needs.files, found.requirements | made.needs.requirements)
-
-    def _session_for(self, made: Portable, wanted: Needs) -> Session:
-        """A session whose package has all that is needed; another is opened where none has."""
-        is_large = len(made.source) > INLINE_FUNCTION_BYTES
-        with self._lock:
-            for needs, carried, session in self._sessions:
-                if needs.covers(wanted) and (not is_large or made.key in carried):
-                    return session
-            conflict = version_conflict(self.client) if not self._sessions else None
-            if conflict is not None:
-                raise conflict
-            functions = {made.key: made.source} if is_large and isinstance(made.source, bytes) else {}
-            needs = Needs(dict(wanted.files), set(wanted.requirements))
-            limits: dict[str, Any] = {"memory": self._memory, "time_limit_s": self._time_limit_s, "processes": self._processes}
-            files = package_files(needs, functions, name=self._name, **limits)
-            session = Session(self.client, files, name=self._name, options=self._options)
-            self._sessions.append((needs, frozenset(functions), session))
-            return session
-
     def send_chunk(self, made: Portable, kind: int, calls: list[Any], done: Callable[[Chunk, Any, Any], None]) -> Chunk:
         """Send calls as one fragment. Raises `NotPortable` for a value that cannot travel."""
-        source = made.source if len(made.source) <= INLINE_FUNCTION_BYTES else None
-        body, modules = encode_chunk(made.key, source, kind | self._flags, calls)
-        session = self._session_for(made, self._needs_of(made, modules))
-        chunk = Chunk(body, len(calls), done)
-        session.put(chunk)
-        chunk.job = session.job
-        return chunk
+        payload, modules = packed_calls(kind | self._flags, calls)
+        return self._sessions.send(made, kind | self._flags, payload, modules, len(calls), done)
 
     def _pump(self) -> None:
         """Gather pending calls into chunks while there is room for more on the way."""
@@ -248,14 +215,10 @@ class Executor(concurrent.futures.Executor):
                     continue
                 self._flying += 1
             self._launch(made, group)
-        with self._lock:
-            sessions = [session for _, _, session in self._sessions]
-        for session in sessions:
-            session.end(wait=False)
+        self._sessions.end(wait=False)
 
     def _room(self) -> int:
-        known = [session.slots for _, _, session in self._sessions]
-        return AHEAD_PER_SLOT * max(known, default=1)
+        return AHEAD_PER_SLOT * max(1, self._sessions.slots)
 
     def _gather(self) -> tuple[Portable, list[tuple[Future[Any], tuple[Any, ...], dict[str, Any]]]]:
         made = self._pending[0][0]
@@ -373,12 +336,3 @@ def _length(iterable: Any) -> int:
         return len(iterable)
     except TypeError:
         return UNKNOWN_LENGTH
-
-
-def _at_exit() -> None:
-    for executor in list(_open):
-        if not executor._closed:
-            executor.shutdown(wait=True)
-
-
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # as concurrent.futures does: before threads are joined

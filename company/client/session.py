@@ -94,6 +94,13 @@ class Session:
         if wait:
             self._threads[0].join(30.0 if timeout_s is None else timeout_s)
 
+    def leave(self) -> None:
+        """The chief is about to go: wait for nobody there any more."""
+        self._give_up(CompanyError("company-closed", "the company was closed with its client"))
+        with self._lock:
+            self._ending = self._ended = True
+            self._lock.notify_all()
+
     def _transport(self) -> Transport:
         transport = Transport(self._client.transport.address)
         self._transports.append(transport)

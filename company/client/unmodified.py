@@ -340,9 +340,7 @@ class _WhenJoblibComes:
 
         def execute_and_register(module: Any) -> None:
             execute(module)
-            importlib.import_module("company.joblib").register(
-                self._front.executor.client, make_default=True, on_unopened=self._front.unopened
-            )
+            importlib.import_module("company.joblib").register(make_default=True, executor=self._front.executor)
 
         spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec

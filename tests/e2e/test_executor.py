@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import itertools
 import operator
 import pickle
@@ -226,3 +227,20 @@ def test_calls_that_take_longer_than_those_before_are_spread_all_the_same(compan
         (job,) = ex.jobs
         fragments = company.client.job(job).view["fragments"]
     assert fragments["at_least"] > 12, "what was left of the first portions went into others"
+
+
+def test_functions_of_many_packages_need_no_more_than_a_few_jobs_at_a_time(
+    company: RunningCompany, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("company.client.sessions.MAX_SESSIONS", 2)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with company_module.Executor(company.client) as ex:
+        futures = []
+        for number in range(4):
+            name = f"of_many_{number}"
+            (tmp_path / f"{name}.py").write_text(f"import time\ndef give():\n    time.sleep(0.3)\n    return {number}\n")
+            futures.append(ex.submit(importlib.import_module(name).give))
+        assert [future.result(60) for future in futures] == [0, 1, 2, 3]
+        assert len(ex.jobs) == 4 and len(ex._sessions._open) == 2
+        ended = ex.jobs[:2]
+    until(lambda: {company.client.job(job).state for job in ended} == {"done"}, "those that made room have ended")

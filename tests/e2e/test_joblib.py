@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -28,8 +31,22 @@ def test_parallel_runs_on_the_company(client: company_module.Client) -> None:
     assert list(lazily) == [i * i for i in range(20)]
     jobs = client.jobs()["items"]
     assert sum(job["fragments"]["done"] for job in jobs) > 2  # joblib runs alone, without a word, where it is told of one slot
+    assert len(jobs) == 1, "workers would import everything again for each"
     with pytest.raises(ZeroDivisionError):
         joblib.Parallel(backend="company", n_jobs=2)(joblib.delayed(samples.divide)(1, i) for i in (1, 0))
+
+
+def test_a_program_ends_although_its_company_ended_before_its_executors(tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import company, joblib\nfrom company.joblib import register\n"
+        "with company.local(workers=2) as client:\n    register(client)\n    ex = company.Executor(client)\n"
+        "    late = ex.submit(__import__('time').sleep, 100)\n"
+        "    print(joblib.Parallel(backend='company', n_jobs=2)(joblib.delayed(abs)(i) for i in (-1, -2)))\n"
+        "print(type(late.exception(60)).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "[1, 2]\nCompanyError\n"), done.stderr
 
 
 @pytest.mark.slow

@@ -13,9 +13,8 @@ import joblib
 import pytest
 
 from company.client import calls_entry as entry
-from company.client.chunks import encode_chunk
+from company.client.chunks import packed_calls
 from company.client.functions import dumps, module_names, needs_of, portable
-from p2p.base.codec import decode_value_untrusted
 from tests.support import call_samples as samples
 
 
@@ -58,13 +57,13 @@ def test_a_word_that_is_also_a_module_is_no_need() -> None:
     ],
 )
 def test_the_modules_of_arguments_are_those_of_the_classes_and_functions_that_they_name(calls: list[object], modules: set[str]) -> None:
-    body, found = encode_chunk(b"k", None, entry.ONE, calls)
+    body, found = packed_calls(entry.ONE, calls)
     assert found - {"builtins"} == modules  # by which Python 3.11.2 names the members of an enum
-    assert len(pickle.loads(decode_value_untrusted(body)[3])) == len(calls)
+    assert len(pickle.loads(body)) == len(calls)
 
 
 def test_arguments_that_go_by_value_bring_what_they_import() -> None:
     script: dict[str, object] = {"__name__": "__main__", "base": samples.Named}
     exec("class Own(base): ...\ndef own(): ...", script)
-    _, found = encode_chunk(b"k", None, entry.ONE, [script["Own"]("x")])  # type: ignore[operator]
+    _, found = packed_calls(entry.ONE, [script["Own"]("x")])  # type: ignore[operator]
     assert "tests.support.call_samples" in found and list(needs_of(found).files) == ["tests/support/call_samples.py"]
