@@ -22,7 +22,6 @@ from p2p.contracts.signing import Signed
 from p2p.contracts.table import HOLDING
 from p2p.contracts.terms import Role
 from p2p.reputation.checking import Policy
-from p2p.reputation.evidence import Entry
 from p2p.reputation.graph import limit_of
 from simulator.chance import exponential_one, seed_word, unit, word
 from simulator.churn import Sessions
@@ -30,6 +29,7 @@ from simulator.engine import Engine, seldom_collected
 from simulator.market_choices import idle_slots, look, review
 from simulator.market_company import Company, Work
 from simulator.network import LinkFaults, Network
+from simulator.stand_in import Pool
 
 LEARN_MOST: Final = 24  # companies whose chains are read at one time
 CHANNEL_BYTES: Final = 60  # around a message: frame, record of the cipher, headers
@@ -81,7 +81,7 @@ class MarketWorld:
         self.network = Network(self.engine, seed, LinkFaults(loss=rules.loss))
         self.policy = Policy(kind="spot", epsilon=0.01, assumed_bad=0.2, spot=0.1)
         self.memo: dict[bytes, Signed] = {}
-        self.receipts: dict[Entry, Entry] = {}
+        self.receipts = Pool()
         self.work: dict[bytes, Work] = {}
         self.by_key: dict[bytes, Company] = {}
         self.check_key, self.tie_key, self._pick = (seed_word(seed, name) for name in ("checks", "ties", "pick"))
@@ -165,7 +165,7 @@ class MarketWorld:
     def _learn(self, company: Company) -> None:
         """Read the chains of those who computed for this company, as `company.chief.contracts.trust` does."""
         evidence = company.evidence
-        helpers = sorted(c for c in evidence.companies() if evidence.computed(c, evidence.me))
+        helpers = sorted(evidence.computed_for(evidence.me) - {evidence.me})
         following = bisect_right(helpers, company.learned_to)
         for key in (helpers[following:] + helpers[:following])[:LEARN_MOST]:
             company.learned_to = key

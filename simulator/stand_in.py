@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from p2p.contracts.signing import Signed, Signer, open_signed_untrusted
@@ -37,17 +38,29 @@ class StandInSigner(Signer):
 
 
 class SharedEvidence(Evidence):
-    """The shipped evidence; receipts that many companies know alike lie in memory once."""
+    """The shipped evidence; receipts that many companies read alike are read once, and lie in memory once."""
 
-    def __init__(self, me: bytes, pool: dict[Entry, Entry]) -> None:
+    def __init__(self, me: bytes, pool: Pool) -> None:
         super().__init__(me)
         self._pool = pool
 
-    def add(self, half: Signed) -> bool:
-        """Take a half, as shipped; then keep the one of equal entries that was there first."""
-        is_new = super().add(half)
-        if is_new:
-            contract = half.message.contract  # type: ignore[attr-defined]
-            entry = self.entries[contract]
-            self.entries[contract] = self._pool.setdefault(entry, entry)
-        return is_new
+    def _entry(self, half: Signed) -> Entry:
+        found = self._pool.read.get(half.hash)
+        if found is None:
+            found = self._pool.read[half.hash] = super()._entry(half)
+        return found
+
+    def _joined(self, known: Entry, new: Entry) -> Entry:
+        key = (id(known), id(new))  # both are of the pool, which keeps them
+        found = self._pool.joined.get(key)
+        if found is None:
+            found = self._pool.joined[key] = super()._joined(known, new)
+        return found
+
+
+@dataclass(slots=True)
+class Pool:
+    """Entries of halves by their hash, and of two entries together."""
+
+    read: dict[bytes, Entry] = field(default_factory=dict)
+    joined: dict[tuple[int, int], Entry] = field(default_factory=dict)

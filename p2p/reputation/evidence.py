@@ -59,6 +59,15 @@ def entry_of(half: Signed) -> Entry:
     )  # fmt: skip
 
 
+def joined(known: Entry, new: Entry) -> Entry:
+    """What two halves of one receipt say together; what was accepted is the borrower's to say."""
+    kept = new if new.borrower in new.signers else known
+    return Entry(
+        kept.contract, kept.borrower, kept.lender, kept.accepted, kept.checks_passed, kept.checks_failed,
+        *_causes(known, new), max(known.ended, new.ended), known.signers | new.signers,
+    )  # fmt: skip
+
+
 @dataclass(slots=True)
 class Evidence:
     """Everything one chief has seen, as ``me``. Adding the same thing twice changes nothing."""
@@ -78,9 +87,9 @@ class Evidence:
 
     def _note(self, new: Entry, old: Entry | None = None) -> None:
         """Keep the sums of one entry, which takes the place of ``old``."""
-        self._named |= {new.borrower: None, new.lender: None}
-        for entry, sign in ((old, -1), (new, 1)):
-            if entry is None or entry.borrower not in entry.signers:
+        self._named[new.borrower] = self._named[new.lender] = None
+        for entry, sign in ((old, -1), (new, 1)) if old is not None else ((new, 1),):
+            if entry.borrower not in entry.signers:
                 continue
             sums = (self._earned if entry.is_earned else self._unearned).setdefault(entry.borrower, {})
             sums[entry.lender] = sums.get(entry.lender, 0) + sign * entry.accepted.core_ms
@@ -90,7 +99,7 @@ class Evidence:
 
     def add(self, half: Signed) -> bool:
         """Take a verified half; False where it adds nothing or contradicts what is known. The first of two that disagree stays."""
-        new = entry_of(half)
+        new = self._entry(half)
         known = self.entries.get(new.contract)
         if known is None:
             self.entries[new.contract] = new
@@ -98,22 +107,20 @@ class Evidence:
             return True
         if (known.borrower, known.lender) != (new.borrower, new.lender) or new.signers <= known.signers:
             return False
-        if new.borrower in new.signers:  # what was accepted is the borrower's to say
-            kept, facts = new, new
-        else:
-            kept, facts = known, known
-        signers = known.signers | new.signers
-        joined = Entry(
-            kept.contract, kept.borrower, kept.lender, facts.accepted, facts.checks_passed, facts.checks_failed,
-            *_causes(known, new), max(known.ended, new.ended), signers,
-        )  # fmt: skip
+        joined = self._joined(known, new)
         self.entries[new.contract] = joined
         self._note(joined, known)
         return True
 
+    def _entry(self, half: Signed) -> Entry:
+        return entry_of(half)
+
+    def _joined(self, known: Entry, new: Entry) -> Entry:
+        return joined(known, new)
+
     def add_all(self, halves: Iterable[Signed]) -> int:
         """Take many; return how many said something new."""
-        return sum(self.add(half) for half in halves)
+        return sum(map(self.add, halves))
 
     def own(self, company: bytes) -> list[Entry]:
         """Contracts between me and that company that I have signed a half of, oldest first."""
@@ -130,6 +137,10 @@ class Evidence:
     def lenders_to(self, company: bytes) -> set[bytes]:
         """Who computed for a company that signed to have accepted it."""
         return {lender for lender, core_ms in self._earned.get(company, {}).items() if core_ms > 0}
+
+    def computed_for(self, company: bytes) -> set[bytes]:
+        """The same, with those whose results were wrong."""
+        return self.lenders_to(company) | {lender for lender, core_ms in self._unearned.get(company, {}).items() if core_ms > 0}
 
     def companies(self) -> set[bytes]:
         """Everybody named, but me."""

@@ -63,11 +63,9 @@ def limit_of(evidence: Evidence, company: bytes) -> Limit:
     me = evidence.me
     if company in evidence.forked:
         return Limit(0, 0, (), evidence.computed(me, company))
-    middle = evidence.lenders_to(me) - {me, company} - evidence.forked
-    paths = [Path(i, evidence.earned(i, me), evidence.earned(company, i)) for i in sorted(middle)]
-    return Limit(
-        NEWCOMER_FLOOR_CORE_MS, evidence.earned(company, me), tuple(p for p in paths if p.flow > 0), evidence.computed(me, company)
-    )  # fmt: skip
+    middle = sorted(i for i in evidence.lenders_to(me) - {me, company} - evidence.forked if evidence.earned(company, i) > 0)
+    paths = tuple(Path(i, evidence.earned(i, me), evidence.earned(company, i)) for i in middle)
+    return Limit(NEWCOMER_FLOOR_CORE_MS, evidence.earned(company, me), paths, evidence.computed(me, company))
 
 
 def hops(limit: Limit) -> int:

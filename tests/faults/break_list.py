@@ -17,6 +17,7 @@ ENDED = "tests/e2e/test_escapes_ended.py"
 OUTPUT = "tests/e2e/test_escapes_output.py"
 CHAOS = "tests/properties/test_chief_machine.py"
 STATES = "tests/properties/test_chief_states.py"
+MARKETS = "tests/unit/test_simulator_market.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,4 +216,33 @@ LAYERS = (
     ),
 )  # fmt: skip
 
-BREAKS = (*JOBS, *DOORS, *LAYERS)
+# what companies of the simulated market try, against the shipped rules
+MARKET = (
+    Break(
+        "saboteurs", "nothing of strangers is checked", "p2p/reputation/checking.py", "            return self.spot\n        return max", "            return 0.0\n        return max",
+        (f"{MARKETS}::test_saboteurs_are_found_and_nobody_else_is",),
+    ),
+    Break(
+        "over-claimers", "whatever is claimed is acknowledged", "p2p/contracts/acting.py", "Facts(*map(max, c.done.at_most(Facts(*epoch.facts)), a.acked))",
+        "Facts(*map(max, Facts(*epoch.facts), a.acked))", (f"{MARKETS}::test_a_lender_is_credited_with_what_it_did_and_not_with_what_it_claims",),
+    ),
+    Break(
+        "over-claimers", "whatever is claimed is co-signed as the total", "p2p/contracts/acting.py", "accepted = Facts(*map(max, c.done.at_most(a.claimed), a.acked))",
+        "accepted = Facts(*map(max, a.claimed, a.acked))", (f"{MARKETS}::test_a_lender_is_credited_with_what_it_did_and_not_with_what_it_claims",),
+    ),
+    Break(
+        "slanderers", "what was had under a contract that ended with a complaint is not owed", "p2p/reputation/evidence.py",
+        "return self._earned.get(for_, {}).get(by, 0) + self._unearned.get(for_, {}).get(by, 0)", "return self._earned.get(for_, {}).get(by, 0)",
+        ("tests/unit/test_reputation.py",),
+    ),
+    Break(
+        "exit scams", "credit is not lowered by what is owed", "p2p/reputation/graph.py", "        return max(0, self.credit - self.owed)", "        return self.credit",
+        ("tests/unit/test_reputation.py",),
+    ),
+    Break(
+        "new names", "a newcomer is lent ten core-hours", "p2p/reputation/graph.py", "NEWCOMER_FLOOR_CORE_MS = 3_600_000", "NEWCOMER_FLOOR_CORE_MS = 36_000_000",
+        ("tests/unit/test_reputation.py",),
+    ),
+)  # fmt: skip
+
+BREAKS = (*JOBS, *DOORS, *LAYERS, *MARKET)
