@@ -1,4 +1,4 @@
-"""Many runs over a grid of parameters, on this machine's cores or a Dask cluster, that can be stopped and taken up again (I/O).
+"""Many runs over a grid of parameters, on this machine's cores, a company or a Dask cluster, that can be stopped and taken up again (I/O).
 
 Each finished point is one line of ``points.ndjson``; a point that is there is not run again. The order of the lines depends on who was
 first, the results do not; summary.json and report.html are made from the lines in the order of the grid.
@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from p2p.base.errors import UsageError
 from simulator.parameters import Value, grid, parse_all
@@ -22,6 +22,7 @@ from simulator.runs import at_path, folder_of, run_point, write_whole
 from simulator.scenario import Plot, Progress, Scenario, digest
 
 Task = tuple[str, dict[str, Value], int]
+MOST_S: Final = 12 * 3600.0  # of one point, on a company
 Mapped = Callable[[Sequence[Task]], Iterator[dict[str, Any]]]
 
 
@@ -71,13 +72,11 @@ def _dask(address: str) -> Iterator[Mapped]:
 
 
 def _company() -> Iterator[Mapped]:
-    import company.client
+    from company.client.executor import Executor
+    from simulator.carried import carried_point
 
-    executor = getattr(company.client, "Executor", None)
-    if executor is None:
-        raise UsageError("simulation-no-company", "this version cannot send functions to a company", hint="--jobs auto")
-    with executor() as pool:
-        yield lambda tasks: iter(pool.map(run_point, tasks))
+    with Executor(name="sweep", time_limit_s=MOST_S) as pool:
+        yield lambda tasks: iter(pool.map(carried_point(), tasks, ordered=False))
 
 
 def sweep(
@@ -102,8 +101,9 @@ def sweep(
             with mapper(jobs) as run_all, (out / "points.ndjson").open("a", encoding="utf-8") as file:
                 for result in run_all(missing):
                     task = (result["scenario"], result["parameters"], result["seed"])
-                    done[key_of(task)] = result
-                    file.write(json.dumps(result, sort_keys=True) + "\n")
+                    line = json.dumps(result, sort_keys=True)
+                    done[key_of(task)] = json.loads(line)  # as it will be read: a sweep that was stopped comes to the same bytes
+                    file.write(line + "\n")
                     file.flush()
                     progress(len(done) / len(tasks))
         whole = combined(scenario, [done[key_of(task)] for task in tasks], [name for name, _ in spreads])
