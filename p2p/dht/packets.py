@@ -45,8 +45,8 @@ MAX_PAGES = 8
 _TOKEN_AT = 1 + MESSAGE_ID_BYTES
 _KEY_AT = _TOKEN_AT + TOKEN_BYTES
 _SIGNATURE_AT = _KEY_AT + PUBLIC_BYTES
-_BODY_AT = _SIGNATURE_AT + SIGNATURE_BYTES
-OVERHEAD_BYTES = _BODY_AT + 24  # header and the fixed parts of a body
+BODY_AT = _SIGNATURE_AT + SIGNATURE_BYTES
+OVERHEAD_BYTES = BODY_AT + 24  # header and the fixed parts of a body
 _ARGUMENTS = {PING: 0, FIND_NODE: 1, FIND_VALUE: 4, STORE: 1}
 _RESULTS = {PING: 1, FIND_NODE: 2, FIND_VALUE: 4, STORE: 1}
 MAX_WORK_BYTES = 8
@@ -104,7 +104,7 @@ class Sealer:
         """A request of at least ``size`` bytes."""
         parts: list[Any] = [unix, to, flags, work, method, arguments]
         body: bytes = msgpack.packb([*parts, b""])
-        missing = size - _BODY_AT - len(body)
+        missing = size - BODY_AT - len(body)
         if missing > 0:
             body = msgpack.packb([*parts, bytes(missing)])
         return self._seal(REQUEST, message_id, token, body)
@@ -121,11 +121,11 @@ class Sealer:
         """The body, after the signature held; its integers are checked by the caller."""
         if not MIN_PACKET_BYTES <= len(data) <= MAX_PACKET_BYTES:
             raise MalformedMessage(f"a packet has {MIN_PACKET_BYTES}..{MAX_PACKET_BYTES} bytes")
-        signed = self._domain + data[:_SIGNATURE_AT] + data[_BODY_AT:]
-        if not self._verify(data[_KEY_AT:_SIGNATURE_AT], signed, data[_SIGNATURE_AT:_BODY_AT]):
+        signed = self._domain + data[:_SIGNATURE_AT] + data[BODY_AT:]
+        if not self._verify(data[_KEY_AT:_SIGNATURE_AT], signed, data[_SIGNATURE_AT:BODY_AT]):
             raise MalformedMessage("the signature of this packet does not hold")
         try:
-            body = msgpack.unpackb(data[_BODY_AT:], use_list=True, raw=False, strict_map_key=True, max_map_len=0, max_ext_len=0)
+            body = msgpack.unpackb(data[BODY_AT:], use_list=True, raw=False, strict_map_key=True, max_map_len=0, max_ext_len=0)
         except Exception as error:  # noqa: BLE001 - msgpack raises a wide set; all of it is the sender's fault
             raise MalformedMessage(f"packet cannot be decoded: {type(error).__name__}") from None
         if type(body) is not list or len(body) != fields or type(body[0]) is not int:
