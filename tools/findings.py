@@ -1,4 +1,4 @@
-"""Draw the plots of docs/findings and print their numbers: ``python -m tools.findings [FOLDER]`` (some minutes of one core)."""
+"""Draw the plots of docs/findings and print their numbers: ``python -m tools.findings [FOLDER [PART ...]]`` (some minutes)."""
 
 from __future__ import annotations
 
@@ -57,6 +57,24 @@ def company() -> Iterator[tuple[str, Plot]]:
     )
 
 
+def slow() -> Iterator[tuple[str, Plot]]:
+    """One machine that turns slow: what keeping it costs, and when it is noticed; batches of the √n window against n/e."""
+    times = [1, 3, 10, 30, 100]
+    kinds: dict[str, dict[str, Any]] = {"backup copies": {}, "it is kept": {"backups": False}, "z > 4 kicks": {"failure": "seed-z4"}}
+    base = {"fragments": 1500, "workers": 16, "validate_every": 0}
+    for name, path, y in (("slow", "ratio", "makespan / lower bound"), ("noticed", "noticed_after_s", "seconds")):
+        curves = {kind: [mean("company", path, 3, slow_by=t, **base, **given) for t in times] for kind, given in kinds.items()}
+        title = "one of 16 machines turns slow" if name == "slow" else "until a slow machine is noticed"
+        yield name, Plot(title, "so many times slower", y, times, curves, log_x=True)
+    counts = [250, 1000, 4000, 16_000]
+    shares: dict[str, list[float | None]] = {}
+    for sizes in ("uniform", "exponential", "lognormal", "constant"):
+        found = [metrics("company", fragments=n, workers=16, batching="sqrt-window", sizes=sizes, validate_every=0) for n in counts]
+        shares[sizes] = [m["batches"] / n for m, n in zip(found, counts, strict=True)]
+    shares["1/e"] = [0.367879] * len(counts)
+    yield "batches", Plot("batches of the √n window", "fragments", "batches per fragment", counts, shares, log_x=True)
+
+
 def failure() -> Iterator[tuple[str, Plot]]:
     """Healthy leases that are taken for failed ones."""
     samples = [8, 16, 32, 64, 128, 256]
@@ -102,7 +120,7 @@ def market() -> Iterator[tuple[str, Plot]]:
     bad = [0.05, 0.1, 0.2, 0.35]
     policies = ("none", "m2", "m3", "boinc", "spot", "credibility")
     found = {p: [metrics("market", companies=1000, rounds=120, policy=p, saboteurs=f, assumed=max(f, 0.05)) for f in bad] for p in policies}
-    for name, path in (("error", "error_rate"), ("redundancy", "redundancy")):
+    for name, path in (("error", "error_rate"), ("redundancy", "redundancy"), ("slowdown", "slowdown"), ("detection", "detection_rounds")):
         curves = {p: [m[path] for m in ms] for p, ms in found.items()}
         yield name, Plot(f"{name}, cheats lie in 20 % and collude", "share of saboteurs", name, bad, curves, log_y=name == "error")
     demands = [0.25, 0.5, 1.0, 2.0, 4.0]
@@ -122,7 +140,8 @@ def main() -> int:
     """Draw everything."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "findings"
     folder.mkdir(parents=True, exist_ok=True)
-    for part in (network, company, market, failure):
+    parts = {part.__name__: part for part in (network, company, slow, market, failure)}
+    for part in [parts[name] for name in sys.argv[2:]] or parts.values():
         for name, plot in part():
             (folder / f"{name}.svg").write_text(draw(plot), "utf-8")
             print(f"{name}: {plot.x_name} {[f'{x:.4g}' for x in plot.x] if len(plot.x) < 12 else len(plot.x)}", flush=True)
