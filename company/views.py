@@ -137,6 +137,7 @@ class WorkerView(msgspec.Struct, kw_only=True):
     clock_skew_s: float | None = None
     owner_load: float | None = None  # the share of its machine's cores that its owner uses, without guests
     on_mains: bool | None = None  # null where it has no battery
+    requirements_allowed: bool | None = None  # whether its owner lets distributions of packages in
 
 
 class PackageView(msgspec.Struct, kw_only=True):

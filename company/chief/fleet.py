@@ -104,6 +104,7 @@ class Fleet:
             clock_skew_s=session.clock_skew_s if session is not None else None,
             owner_load=session.use.load if session is not None and session.use is not None else None,
             on_mains=session.use.on_mains if session is not None and session.use is not None else None,
+            requirements_allowed=machine.requirements_allowed if machine is not None else None,
         )  # fmt: skip
 
     def _last_seen(self, row: WorkerRow) -> float:

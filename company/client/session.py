@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -291,16 +291,32 @@ def _open_job(client: Client, files: Mapping[str, bytes], name: str, options: Ma
     return job.id
 
 
-def version_conflict(client: Client) -> ParallelError | None:
+def why_no_worker(client: Client, requirements: Iterable[str] = ()) -> ParallelError | None:
     """Why no worker of the company can run what this interpreter pickles, nil when one can or none has joined yet."""
+    there = [w for w in client.workers()["items"] if w.get("state") not in ("offline", "quarantined")]
     here = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    pythons = [str(w.get("python") or "") for w in client.workers()["items"] if w.get("state") not in ("offline", "quarantined")]
-    known = [p for p in pythons if p]
-    if not known or any(p.startswith(here + ".") or p == here for p in known):
-        return None
-    counts = ", ".join(f"{sum(1 for p in known if p == v)} × Python {v}" for v in sorted(set(known)))
-    return CompanyError(
-        "python-differs",
-        f"this program runs Python {here}; the company's workers have {counts}",
-        hint=f"run it with one of those, or join a worker with Python {here}",
-    )
+    known = [w for w in there if w.get("python")]
+    fitting = [w for w in known if str(w["python"]).startswith(here + ".") or w["python"] == here]
+    if known and not fitting:
+        pythons = [str(w["python"]) for w in known]
+        counts = ", ".join(f"{sum(1 for p in pythons if p == v)} × Python {v}" for v in sorted(set(pythons)))
+        return CompanyError(
+            "python-differs", f"this program runs Python {here}; the company's workers have {counts}",
+            hint=f"run it with one of those, or join a worker with Python {here}",
+        )  # fmt: skip
+    wanted = _beyond_a_bare_sandbox(requirements)
+    if wanted and fitting and all(w.get("requirements_allowed") is False for w in fitting):
+        return CompanyError(
+            "requirements-not-allowed", f"the calls need {', '.join(wanted)}, and no worker of the company takes further packages"[:1000],
+            hint="start one with company worker join … --allow-requirements",
+        )  # fmt: skip
+    return None
+
+
+def _beyond_a_bare_sandbox(requirements: Iterable[str]) -> list[str]:
+    wanted = sorted(requirements)
+    if not wanted:
+        return []
+    from company.wheel_list import beyond_curated
+
+    return list(beyond_curated(wanted))

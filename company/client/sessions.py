@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from company.client.chunks import chunk_body
 from company.client.functions import Needs, Portable, needs_of, package_files
-from company.client.session import Chunk, Session, version_conflict
+from company.client.session import Chunk, Session, why_no_worker
 from p2p.base.errors import ParallelError
 
 if TYPE_CHECKING:
@@ -117,9 +117,10 @@ class Sessions:
         return self._opened(made, wanted, carries=is_large and isinstance(made.source, bytes))
 
     def _opened(self, made: Portable, wanted: Needs, *, carries: bool) -> _Open:
-        conflict = version_conflict(self._client) if not self._open else None
-        if conflict is not None:
-            raise conflict
+        if not self._open or wanted.requirements:
+            conflict = why_no_worker(self._client, wanted.requirements)
+            if conflict is not None:
+                raise conflict
         functions = {made.key: made.source} if carries and isinstance(made.source, bytes) else {}
         needs = Needs(dict(wanted.files), set(wanted.requirements))
         files = package_files(needs, functions, name=self._name, **self._limits)
