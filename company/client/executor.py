@@ -256,7 +256,10 @@ class Executor(concurrent.futures.Executor):
                     self._launch(made, [one])
             return
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            self._fail(futures, error)
+            if self.is_refused(made, error):
+                threading.Thread(target=self._run_here, args=(group,), name="company-here", daemon=True).start()
+            else:
+                self._fail(futures, error)
             return
         for position, future in enumerate(futures):
             future.bind(chunk, position)
@@ -302,6 +305,15 @@ class Executor(concurrent.futures.Executor):
                 self._unopened.clear()
             self._unopened[made.key] += 1
         self.on_unopened(result.unopened)
+        return True
+
+    def is_refused(self, made: Portable, error: BaseException) -> bool:
+        """Whether no worker can run calls of this function, so that all of them are run here; says so."""
+        if self.on_unopened is None or getattr(error, "code", "") not in ("requirements-not-allowed", "python-differs"):
+            return False
+        with self._lock:
+            self._unopened[made.key] = MAX_UNOPENED
+        self.on_unopened(str(getattr(error, "text", error)))
         return True
 
     def stays_here(self, made: Portable) -> bool:

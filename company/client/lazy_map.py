@@ -20,6 +20,7 @@ from company.client.calls_entry import SLICED
 from company.client.chunks import Opened, opened
 from company.client.functions import NotPortable, Portable
 from company.client.session import Chunk
+from p2p.base.errors import ParallelError
 
 if TYPE_CHECKING:
     from company.client.executor import Executor
@@ -187,6 +188,10 @@ class LazyMap(Iterator[Any]):
                 self._apart(sent)
                 return
             sent.error, sent.is_done = error, True
+        except ParallelError as error:
+            if not self._executor.is_refused(self._made, error):
+                raise
+            sent.is_done = True
 
     # ---- results ----------------------------------------------------------------------------------------------------------
     def _next_done(self) -> _Sent | None:

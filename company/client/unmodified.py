@@ -44,7 +44,7 @@ class Front:
 
     def unopened(self, words: str) -> None:
         """A worker could not open a call: classes that the program makes while it runs are on this machine only."""
-        self.say(f"runs on this machine, since a worker could not open it: {words}")
+        self.say(f"runs on this machine, since no worker could: {words}")
 
     def is_portable(self, fn: Callable[..., Any]) -> bool:
         """Whether ``fn`` can go to the company; says so where it cannot."""

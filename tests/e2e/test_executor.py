@@ -16,6 +16,7 @@ import pytest
 
 import company as company_module
 from company.client.functions import NotPortable
+from company.errors import CompanyError
 from tests.support import call_samples as samples
 from tests.support.company_processes import RunningCompany, until
 
@@ -244,3 +245,21 @@ def test_functions_of_many_packages_need_no_more_than_a_few_jobs_at_a_time(
         assert len(ex.jobs) == 4 and len(ex._sessions._open) == 2
         ended = ex.jobs[:2]
     until(lambda: {company.client.job(job).state for job in ended} == {"done"}, "those that made room have ended")
+
+
+def test_distributions_that_no_worker_takes_in_are_refused_at_once_or_the_calls_run_here(company: RunningCompany) -> None:
+    import joblib
+
+    def digest(x: int) -> str:
+        return str(joblib.hash(x))
+
+    with company_module.Executor(company.client) as ex:
+        with pytest.raises(CompanyError, match="joblib") as raised:
+            list(ex.map(digest, [1, 2]))
+        assert raised.value.code == "requirements-not-allowed"
+        assert isinstance(ex.submit(digest, 1).exception(60), CompanyError)
+    said: list[str] = []
+    with company_module.Executor(company.client, on_unopened=said.append) as ex:
+        assert list(ex.map(digest, [1, 2])) == [digest(1), digest(2)]
+        assert ex.submit(digest, 3).result(60) == digest(3)
+    assert said and "joblib" in said[0]
