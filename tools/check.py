@@ -19,11 +19,13 @@ TYPED = ("p2p", "company", "simulator", "tools", "benchmarks")
 
 def lints() -> list[tuple[str, list[str]]]:
     """Name and command of each check that reads the files without running them."""
+    examples = sorted(path for path in (ROOT / "examples").iterdir() if path.is_dir())  # each alone: their modules have the same names
     typed = [name for name in TYPED if any((ROOT / name).rglob("*.py"))]
     return [
         ("ruff check", [str(BIN / "ruff"), "check", "--quiet", "."]),
         ("ruff format", [str(BIN / "ruff"), "format", "--check", "--quiet", "."]),
         ("mypy --strict", [str(BIN / "mypy"), "--no-error-summary", *typed]),
+        *((f"mypy {path.name}", [str(BIN / "mypy"), "--no-error-summary", "--strict", str(path)]) for path in examples),
         ("import-linter", [str(BIN / "lint-imports"), "--no-cache"]),
         ("docs/protocol.md", [sys.executable, "-m", "tools.protocol_doc", "--check"]),
     ]

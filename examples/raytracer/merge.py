@@ -4,9 +4,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
-def merge(results: Iterator[dict[str, object]], output: Path, width: int = 800, height: int = 450) -> dict[str, int]:
+def merge(results: Iterator[dict[str, Any]], output: Path, width: int = 800, height: int = 450) -> dict[str, int]:
     """Write image.png; rows of a strip that failed stay black."""
     packer = zlib.compressobj(9)
     packed = bytearray()

@@ -35,7 +35,7 @@ def process(fragment: tuple[int, int]) -> dict[str, Any]:
 def summary(sieve: bytearray, first: int) -> dict[str, Any]:
     """What the borders and the inside of a sieved range say."""
     at = sieve.find(1)
-    result = {"primes": sieve.count(1), "first": None, "last": None, "twins": 0, "gap": 0, "gap_after": None}
+    result: dict[str, Any] = {"primes": sieve.count(1), "first": None, "last": None, "twins": 0, "gap": 0, "gap_after": None}
     if at < 0:
         return result
     result["first"] = previous = first + at
