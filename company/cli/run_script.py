@@ -11,7 +11,7 @@ from company.cli.framework import DURATION, Command, Session, pass_session
 _REST = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
-@click.command("run-script", cls=Command, needs_chief=False, context_settings=_REST)
+@click.command("run-script", cls=Command, context_settings=_REST)
 @click.option("--local", "is_local", is_flag=True, help="On a company of this run alone, on this machine.")
 @click.option("--workers", type=click.IntRange(1, 1024), help="With --local: how many slots (else one per core).", show_default=False)
 @click.option("--divide", is_flag=True, help="Also run its loops in portions where that provably changes nothing.")
@@ -24,10 +24,9 @@ def run_script(
 ) -> int:
     """Run SCRIPT as python would, its pools of processes being the company. With --divide also loops: company divide SCRIPT says which."""
     from company import collector
-    from company.client.client import connect
     from company.client.private import local
     from company.client.unmodified import run_script as run
 
     collector.as_usual()  # the program's garbage is to be collected, and what it holds closed, as it would be alone
-    with local(workers) if is_local else connect() as client:
+    with local(workers) if is_local else session.client() as client:
         return run(script, list(arguments), client, divide_after_s=divide_after if divide else None)
