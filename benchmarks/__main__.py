@@ -35,7 +35,7 @@ REAP_S = 2.0
 # seconds; at rest each takes about a third of it on two cores
 BOUND_S = {
     "start": 60.0, "import": 30.0, "sandbox": 90.0, "waits": 120.0, "tiny": 420.0, "burn": 420.0, "large": 300.0,
-    "million": 90.0, "upload": 240.0, "uneven": 600.0, "dht": 180.0, "borrowed": 300.0, "calls": 240.0,
+    "million": 90.0, "upload": 240.0, "uneven": 600.0, "dht": 180.0, "borrowed": 300.0, "bandwidth": 150.0, "calls": 240.0,
     "script": 200.0, "engines": 240.0,
 }  # fmt: skip
 
@@ -136,6 +136,7 @@ def measure(name: str, *, quick: bool) -> tuple[list[Row], dict[str, str]]:
         "sandbox": lambda: [footprint.sandbox_row()],
         "dht": lambda: dht.dht_rows(quick=quick),
         "borrowed": lambda: [borrowed.borrowed_row(100 if quick else 300, 1 if quick else 7, say)],
+        "bandwidth": lambda: [borrowed.bandwidth_row((2 if quick else 12) << 20, say)],
     }
     if name in alone:
         return alone[name](), {}

@@ -36,6 +36,7 @@ from p2p.base.clock import Monotonic
 from p2p.base.frames import Frame
 
 MAX_INPUT_KEPT = 1 << 20
+Counted = Callable[[], tuple[Op, Callable[[], None]]]  # what to write with an outcome, and what to do when it is on disk
 _log = logging.getLogger("company.chief")
 
 
@@ -105,8 +106,11 @@ class Engine:
                 pass
         self._wake.set()
 
-    def post_outcome(self, worker: str, message: Outcome, frame: Frame, cut: Cut) -> None:
-        """Results came: let the machine judge, then cut what it accepts out of the frame. Raises `PeerError` ("unacknowledged")."""
+    def post_outcome(self, worker: str, message: Outcome, frame: Frame, cut: Cut, counted: Counted | None = None) -> None:
+        """Results came: let the machine judge, then cut what it accepts out of the frame.
+
+        counted: what is written together with what will be acknowledged. Raises `PeerError` ("unacknowledged").
+        """
         self._committer.check_room(worker)
         runtime = self.runtimes.get(message.job)
         ok, is_whole_only = cut.ok, False
@@ -143,10 +147,18 @@ class Engine:
                     ops += self._failure_ops(effect, runtime, details.get(effect.index), tails.get(effect.index, b""))
                 case _:
                     self._perform(effect)
-        if pieces or ops:
-            self._committer.add(pieces=pieces, ops=ops, then=lambda: self._workers.send_ack(worker, message.token, message.first))
-        elif refused:
+
+        def acknowledge() -> None:
             self._workers.send_ack(worker, message.token, message.first)
+
+        if counted is not None and (pieces or ops or refused):
+            op, then = counted()
+            self._committer.add(pieces=pieces, ops=[*ops, op], then=acknowledge)
+            self._committer.add(then=then)
+        elif pieces or ops:
+            self._committer.add(pieces=pieces, ops=ops, then=acknowledge)
+        elif refused:
+            acknowledge()
         self._on_change("job", message.job)
         self._wake.set()
 

@@ -53,7 +53,6 @@ class Secondment(Protocol):
     def entered(self, session: Session) -> None: ...
     def left(self, session: Session) -> None: ...
     def on_message(self, session: Session, message: Message, frame: Frame) -> bool: ...
-    def acked(self, session: Session, token: int, first: int) -> None: ...
 
 
 class Processors(Protocol):
@@ -303,9 +302,6 @@ class Sessions:
 
     def send_ack(self, worker: str, token: int, first: int) -> None:
         self._tell(worker, m.Ack(((token, first),)))
-        session = self.open.get(worker)
-        if session is not None and session.guest is not None and self.secondment is not None:
-            self.secondment.acked(session, token, first)
 
     def send_job_over(self, job: str, reason: str) -> None:
         for session in list(self.open.values()):

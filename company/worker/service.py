@@ -16,7 +16,7 @@ import trio
 
 from company import messages as m
 from company.home_lock import HomeLock
-from company.machine_reading import MachineReader
+from company.machine_reading import MachineReader, OwnReader, roots_of
 from company.paths import OWN_NAME, WorkerHome, make_private
 from company.sandbox import Sandbox
 from company.tokens import JoinToken, parse_token_untrusted
@@ -118,7 +118,7 @@ class Worker:
         self._link: Link | None = None
         self._fetch: FetchBlob | None = None
         self._guests: Guests | None = None
-        self._reader = MachineReader(trio.current_time)
+        self._reader = MachineReader(trio.current_time, own=OwnReader(lambda: roots_of(options.home.root)))
         self._rpc_address: str | None = None
         self.http_address: str | None = None
         self.processors: Processors | None = None
@@ -303,7 +303,7 @@ class Worker:
 
     def use(self) -> tuple[int | None, bool | None]:
         machine = self._reader.machine()
-        return (round(1000 * machine.load) if self._reader.readings > 1 else None), machine.on_mains
+        return (round(1000 * machine.load) if self._reader.is_known else None), machine.on_mains
 
     def on_up(self, resumed: m.Resumed) -> None:
         for token, why in resumed.drop:

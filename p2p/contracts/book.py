@@ -104,10 +104,12 @@ class Book:
         self._over: dict[Key, float] = {}  # finished contracts, and when they may be forgotten at the earliest
         self._known: dict[bytes, UnixTime] = {}  # nonce of a finished or forgotten offer, until when it must be remembered
 
-    def restore(self, key: Key, role: Role, records: Iterable[bytes], now: Monotonic, wall: UnixTime) -> tuple[BookEffect, ...]:
-        """Take one contract's journal back in after a restart; returns what it says at once."""
+    def restore(
+        self, key: Key, role: Role, records: Iterable[bytes], now: Monotonic, wall: UnixTime, *, alive: UnixTime | None = None
+    ) -> tuple[BookEffect, ...]:
+        """Take one contract's journal back in after a restart; returns what it says at once. alive: see `ContractMachine.restore`."""
         machine = ContractMachine.restore(
-            role, self.signer, key.peer, key.nonce, records, now, wall, settle_window_s=self._settle_window_s
+            role, self.signer, key.peer, key.nonce, records, now, wall, settle_window_s=self._settle_window_s, alive=alive
         )  # fmt: skip
         self._add(key, machine)
         if role is LENDER and machine.state in HOLDING:

@@ -64,9 +64,9 @@ class ContractMachine:
     @classmethod
     def restore(
         cls, role: Role, signer: Signer, peer: bytes, nonce: bytes, records: Iterable[bytes], now: Monotonic, wall: UnixTime,
-        *, settle_window_s: float = SETTLE_WINDOW_S,
+        *, settle_window_s: float = SETTLE_WINDOW_S, alive: UnixTime | None = None,
     ) -> ContractMachine:  # fmt: skip
-        """Fold a journal. Hand it `Restarted` next."""
+        """Fold a journal. Hand it `Restarted` next. alive: when this side is known to have been there, if later than its last record."""
         machine = cls(role, signer, peer, nonce, settle_window_s=settle_window_s)
         last: Record | None = None
         for data in records:
@@ -78,7 +78,8 @@ class ContractMachine:
         machine.done = a.claimed if role is LENDER else a.acked
         machine.checks = a.checks
         if last is not None:
-            machine.away_s = away_s = max(0, wall - last.wall)
+            away_s = max(0, wall - last.wall)
+            machine.away_s = away_s if alive is None else min(away_s, max(0, wall - alive))
             if a.accept is not None:
                 # calendars leap; longer than a lease this side cannot have been away and still be in a live contract
                 lease_s = a.terms.lease_s if a.terms is not None else 0

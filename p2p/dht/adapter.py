@@ -111,8 +111,9 @@ async def open_overlay(node_id: bytes, receive: Receive, host: str, port: int) -
         await aio_as_trio(overlay.listen)(port, host)
     except OSError as error:
         raise Unavailable(
-            "address-in-use", f"cannot listen on {host}:{port}/udp: {error.strerror or error}", host=host, port=port
-        ) from None
+            "address-in-use", f"cannot listen on {host}:{port}/udp: {error.strerror or error}", hint="another port, or 0 for a free one",
+            host=host, port=port,
+        ) from None  # fmt: skip
     return overlay
 
 

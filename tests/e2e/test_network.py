@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.companies import Companies
-from tests.support.company_processes import until
+from tests.support.company_processes import RunningCompany, until
 from tests.support.many_chiefs import run
 
 
@@ -59,3 +60,14 @@ def test_a_company_whose_udp_is_blocked_finds_others_by_a_tracker(tmp_path: Path
 def test_chiefs_that_restart_find_all_offers_again_without_a_bootstrap_address_and_lend_on(tmp_path: Path) -> None:
     report = run(tmp_path, 3, 1, print)  # `make chiefs` starts thirty
     assert report.holds and len(report.again_s) == 1
+
+
+@pytest.mark.slow
+def test_a_chief_that_cannot_open_its_place_in_the_network_says_why_and_ends(tmp_path: Path) -> None:
+    company = RunningCompany(tmp_path)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = company.command("start", "--workers", "0", "--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--dht", address)
+    assert ended.returncode == 75 and f"cannot listen on {address}/udp" in ended.stderr and "another port" in ended.stderr
+    assert "Traceback" not in ended.stderr and not list((tmp_path / "home").rglob("address.json")), "nobody takes it for running"

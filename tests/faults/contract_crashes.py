@@ -233,7 +233,8 @@ def main() -> int:
     if given.json:
         given.json.write_text(json.dumps([asdict(p) for p in points], indent=1))
     bad = sum(bool(p.faults) for p in points)
-    print(f"{len(points)} kills, {bad} with faults, {sum(p.seconds for p in points):.0f} s")
+    short = sum(p.accepted < p.claimed for p in points)
+    print(f"{len(points)} kills, {bad} with faults, {short} with work that was not accepted, {sum(p.seconds for p in points):.0f} s")
     return 1 if bad else 0
 
 

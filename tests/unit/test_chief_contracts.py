@@ -20,7 +20,7 @@ from company import contract_views as cv
 from company.chief.contracts import rules
 from company.chief.contracts.archive import Archive
 from company.chief.contracts.desk import Desk, Party
-from company.chief.contracts.driver import BookDriver, Op
+from company.chief.contracts.driver import ALIVE_ROW, BookDriver, Op
 from company.chief.contracts.notes import Notes
 from company.chief.contracts.service import ContractService
 from company.chief.contracts.showing import shown_id
@@ -28,6 +28,7 @@ from company.chief.contracts.trust import halves_untrusted, head_untrusted
 from company.chief.facade import Conflict
 from company.chief.network.lending import Facts as LendingFacts
 from company.chief.network.lending import Policy, Standing
+from company.chief.store import meta
 from company.chief.store.store import Store
 from p2p.base.clock import UnixTime
 from p2p.base.errors import MalformedMessage
@@ -186,6 +187,24 @@ async def test_a_restart_folds_the_journals_and_goes_on(tmp_path: Path) -> None:
         await again.desk.revoke(view.id, cv.ContractRevoke(notice_s=0))
         await until(lambda: State.RATED in again.changed and State.RATED in borrower.changed)
         again.writing.is_stuck, again.peers = True, {}
+
+
+async def test_what_counts_as_away_is_the_time_in_which_this_side_was_not_there(tmp_path: Path) -> None:
+    """The last record of a quiet contract may be an epoch older than the kill."""
+    async with two(tmp_path, auto=True) as (borrower, lender):
+        await borrower.desk.request(cv.ContractRequest(company="lender"))
+        await until(lambda: State.ACTIVE in lender.changed and State.ACTIVE in borrower.changed)
+        await lender.driver.wait_durable()
+        assert await lender.store.read(lambda conn: meta.get(conn, ALIVE_ROW)) == b"1790000000", "it is written down while a contract lives"
+        lender.peers, (contract,) = {}, lender.driver.book.contracts.values()
+        assert contract.a.terms is not None
+        now = 1_790_000_000 + contract.a.terms.lease_s + 5
+        for alive, state in ((now - 3, State.ACTIVE), (now - 100, State.REVOKING)):
+            await lender.store.write(lambda conn, alive=alive: meta.put(conn, ALIVE_ROW, str(alive).encode()))
+            again = side(LENDER, lender.store, capacity=1)
+            again.driver.wall, again.writing.is_stuck = lambda: UnixTime(now), True  # what it would write is not of interest
+            await again.driver.load()
+            assert [c.state for c in again.driver.book.contracts.values()] == [state]
 
 
 async def test_accepting_binds_to_the_text_that_was_read(tmp_path: Path) -> None:

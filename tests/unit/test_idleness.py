@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +17,22 @@ import trio.testing
 from company import contract_views as cv
 from company import views
 from company.chief.contracts.service import ContractService
-from company.chief.network.building import busy_workers
+from company.chief.network.building import busy_workers, facts_of, silent_workers
 from company.chief.network.idleness import QUIET_S, Owner, Owners
 from company.chief.network.lending import RECLAIMED, Policy, Standing, most_slots, policy_as_json, policy_of_json, standing
 from company.chief.network.lending import Facts as LendingFacts
-from company.machine_reading import MachineReader, _read_cpu_elsewhere, read_cpu, read_mains
+from company.machine_reading import (
+    MachineReader,
+    OwnReader,
+    _read_cpu_elsewhere,
+    _read_processes_elsewhere,
+    read_cpu,
+    read_mains,
+    read_processes,
+    roots_of,
+)
 from company.machine_use import Cpu, Load, Machine
+from company.own_use import OwnUse, Process, tree_of
 from p2p.contracts.table import LIVE, State
 from p2p.contracts.terms import Cause, Role
 from tests.unit.test_chief_contracts import ASKER, HERE, Side, two, until
@@ -78,7 +91,96 @@ async def test_the_machine_is_read_once_a_second_at_most(autojump_clock: trio.te
     for _ in range(40):
         reader.machine()
         await trio.sleep(0.25)
-    assert len(reads) == reader.readings == 10 and 0.3 < reader.machine().load < 0.9
+    assert len(reads) == 10 and reader.is_known and 0.3 < reader.machine().load < 0.9
+
+
+async def test_own_processes_are_looked_at_only_where_there_is_a_load_to_explain(autojump_clock: trio.testing.MockClock) -> None:
+    now, busy_s, own_s, looks = [0.0], [0.0], [0.0], [0]
+
+    def own() -> float:
+        looks[0] += 1
+        return own_s[0]
+
+    reader = MachineReader(lambda: now[0], cpu=lambda: Cpu(busy_s[0], 4 * now[0]), mains=lambda: None, own=own)
+
+    def pass_time(seconds: int, busy: float, ours: float) -> float:
+        for _ in range(seconds):
+            now[0], busy_s[0], own_s[0] = now[0] + 1, busy_s[0] + busy, own_s[0] + ours
+            reader.machine()
+        return reader.machine().load
+
+    assert not reader.is_known and pass_time(10, 0.1, 0.1) < 0.05 and reader.is_known and looks == [0]
+    assert pass_time(40, 4.0, 4.0) < 0.05 and looks == [40], "all four cores run own jobs"
+    assert abs(pass_time(40, 4.0, 2.0) - 0.5) < 0.01, "the owner has two of them"
+
+
+def process(parent: int, user: float, *, nice: bool = False, system: float = 0.0, gone: float = 0.0, start: float = 1.0) -> Process:
+    return Process(parent, start, nice, user, system, gone)
+
+
+def test_the_time_of_own_trees_is_that_of_all_that_descends_from_them() -> None:
+    use = OwnUse()
+    machine = {1: process(0, 50.0), 10: process(1, 1.0), 11: process(10, 2.0), 12: process(11, 3.0), 20: process(1, 99.0)}
+    assert sorted(tree_of(machine, [10, 10, 404])) == [10, 11, 12]
+    assert use.add(tree_of(machine, [10]), is_complete=True) == 0.0
+    machine |= {12: process(11, 7.0), 13: process(10, 1.0), 20: process(1, 150.0)}
+    assert use.add(tree_of(machine, [10]), is_complete=True) == 5.0
+    del machine[12]  # it ends, and its parent takes over what it took
+    machine[11] = process(10, 2.0, gone=8.0)
+    assert use.add(tree_of(machine, [10]), is_complete=True) == 6.0
+    del machine[13]  # it ends and nobody takes it over: that is no negative time
+    assert use.add(tree_of(machine, [10]), is_complete=True) == 6.0
+    machine[11] = process(1, 60.0, start=9.0)  # the pid again, of somebody else
+    assert use.add(tree_of(machine, [10]), is_complete=True) == 6.0
+    machine[10] = process(1, 2.0)
+    assert use.add(tree_of(machine, [10]), is_complete=True) == 7.0
+
+
+def test_guests_are_not_taken_off_a_load_that_they_are_not_in() -> None:
+    use = OwnUse()
+    machine = {10: process(1, 0.0), 11: process(10, 0.0), 12: process(11, 5.0, nice=True)}
+    use.add(dict(machine), is_complete=True)
+    machine[12] = process(11, 65.0, nice=True, system=1.0)
+    assert use.add(dict(machine), is_complete=True) == 1.0, "only what they take in the kernel"
+    del machine[12]
+    machine[11] = process(10, 0.0, gone=66.0)
+    assert use.add(dict(machine), is_complete=True) == 1.0, "nor when one ends"
+
+
+def test_what_began_while_nobody_looked_counts_from_then_on() -> None:
+    use = OwnUse()
+    use.add({10: process(1, 0.0)}, is_complete=False)
+    assert use.add({10: process(1, 0.0), 11: process(10, 30.0)}, is_complete=True) == 0.0
+    assert use.add({10: process(1, 0.0), 11: process(10, 31.0), 12: process(10, 2.0)}, is_complete=True) == 3.0
+
+
+def test_looking_for_own_processes_costs_a_small_share_of_the_time() -> None:
+    now, asked = [0.0], []
+
+    def processes(pids: Iterable[int] | None) -> dict[int, Process]:
+        asked.append(None if pids is None else sorted(pids))
+        now[0] += 0.1 if pids is None else 0.0
+        return {10: process(1, now[0]), 11: process(10, 0.0), 20: process(1, 0.0)}
+
+    reader = OwnReader(lambda: [10], clock=lambda: now[0], processes=processes)
+    for _ in range(20):
+        reader()
+        now[0] += 1.0
+    assert [number for number, pids in enumerate(asked) if pids is None] == [0, 5, 10, 15] and asked[1] == [10, 11]
+
+
+def test_this_process_and_its_children_are_found(tmp_path: Path) -> None:
+    reader = OwnReader(lambda: roots_of(tmp_path))
+    before = reader()
+    code = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\nimport sys\nsys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None
+        child.stdout.readline()
+        assert child.pid in tree_of(read_processes(), roots_of(tmp_path))
+        child.stdin.close()
+    reader._scan_at = 0.0
+    assert reader() - before > 0.2, "its parent has taken over what it took"
+    assert any(p.user_s > 0 for p in _read_processes_elsewhere().values())
 
 
 def test_this_machine_can_be_read() -> None:
@@ -89,22 +191,35 @@ def test_this_machine_can_be_read() -> None:
     assert abs(other.owner_s - two.owner_s) < 60 and abs(other.total_s - two.total_s) < 60
 
 
-def test_each_worker_is_judged_by_its_own_machine_and_by_the_chiefs_where_it_says_nothing() -> None:
-    def worker(name: str, load: float | None, *, mains: bool | None = None, state: str = "idle") -> views.WorkerView:
-        return views.WorkerView(
-            id=f"w-{name}", name=name, state=cast(Any, state), slots=2, isolation="bubblewrap", owner_load=load, on_mains=mains
-        )
+def test_each_worker_is_judged_by_its_own_machine_and_not_lent_while_nothing_is_known_of_it() -> None:
+    def worker(name: str, load: float | None, *, mains: bool | None = None, **more: Any) -> views.WorkerView:
+        made = {"state": "idle", "slots": 2, "isolation": "bubblewrap"} | more
+        return views.WorkerView(id=f"w-{name}", name=name, owner_load=load, on_mains=mains, **cast(Any, made))
 
     policy, owners = Policy(max_slots=8, max_load_permille=300, needs_mains=True), Owners()
-    here = [worker("quiet", 0.1), worker("used", 0.5), worker("unplugged", 0.0, mains=False), worker("silent", None), worker("gone", 0.9)]
-    here[-1].state = "offline"
-    busy = busy_workers(owners, policy, here, Machine(load=0.9), 0.0)
-    assert sorted(busy) == ["w-silent", "w-unplugged", "w-used"]
+    here = [worker("quiet", 0.1), worker("used", 0.5), worker("unplugged", 0.0, mains=False), worker("silent", None)]
+    here += [worker("gone", 0.9, state="offline"), worker("rest", 0.9, transport="rest")]
+    busy = busy_workers(owners, policy, here, 0.0)
+    assert sorted(busy) == ["w-unplugged", "w-used"]
     assert "used: its owner uses 50%" in busy["w-used"] and "battery" in busy["w-unplugged"]
-    here[1].owner_load = 0.0
-    assert "begins again in" in busy_workers(owners, policy, here, Machine(), 1.0)["w-used"]
-    assert sorted(busy_workers(owners, policy, here, Machine(), QUIET_S)) == ["w-unplugged"]
-    assert not busy_workers(owners, Policy(max_slots=8), here, Machine(load=0.9), QUIET_S), "nobody asked for it"
+    assert silent_workers(policy, here) == {"w-silent"}, "which takes nothing back, and lends nothing new"
+    here[1].owner_load = here[3].owner_load = 0.0
+    assert "begins again in" in busy_workers(owners, policy, here, 1.0)["w-used"] and not silent_workers(policy, here)
+    assert sorted(busy_workers(owners, policy, here, QUIET_S)) == ["w-unplugged"]
+    here[3].owner_load = None
+    nobody_asked = Policy(max_slots=8)
+    assert not busy_workers(owners, nobody_asked, here, QUIET_S) and not silent_workers(nobody_asked, here)
+
+
+def test_a_worker_that_speaks_rest_is_no_slot_to_lend() -> None:
+    rpc, rest = (
+        views.WorkerView(id=name, name=name, state="idle", slots=2, cores=2, python="3.11.2", isolation="bubblewrap", transport=name)
+        for name in ("rpc", "rest")
+    )  # fmt: skip
+    ground = cast(Any, SimpleNamespace(promised=lambda: 0, endpoints=lambda: (), relays=()))
+    found = facts_of(ground, [rpc, rest], "bubblewrap", 1)
+    assert (found.slots, found.idle, found.machines) == (2, 2, 1)
+    assert standing(Policy(max_slots=8), facts_of(ground, [rest], "bubblewrap", 1)).code == "lending-no-slots"
 
 
 def service_of(lender: Side, standing: Standing, policy: Policy) -> ContractService:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -167,6 +168,7 @@ def test_the_doctor_says_which_port_is_closed_and_how_far_the_clock_is_off() -> 
 def test_times_and_tracker_addresses_are_read_or_refused() -> None:
     assert until_of("2h", 100.0) == 7300.0 and until_of(None, 0.0) is None
     assert check_tracker_url("http://t.example:8471/") == "http://t.example:8471"
-    for call in (lambda: until_of("soon", 0.0), lambda: check_tracker_url("ftp://x"), lambda: check_tracker_url("t.example")):
+    bad = ("ftp://x", "t.example", "http://[broken", "http://t.example:port", "http://t.example/?q")
+    for call in (lambda: until_of("soon", 0.0), *(partial(check_tracker_url, url) for url in bad)):
         with pytest.raises(UsageError):
             call()

@@ -218,6 +218,8 @@ async def test_slots_leave_a_machine_that_its_owner_uses_and_it_is_not_asked_aga
         assert not made._spare(CONTRACT), "its owner is there"
         busy.clear()
         assert [s.worker for s in made._spare(CONTRACT)] == ["w"]
+        made.silent = lambda: {"w"}
+        assert not made._spare(CONTRACT), "nobody knows whether its owner is there"
         nursery.cancel_scope.cancel()
 
 

@@ -8,18 +8,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgpack
 import pytest
+import trio
 
 from company import messages as m
 from company.chief.contracts.port import ContractView
 from company.chief.network.contact import Contact
-from company.chief.secondment import checking
-from company.chief.secondment.counting import Account, pack_account, unpack_account
+from company.chief.secondment import borrowing, checking
+from company.chief.secondment.borrowing import Borrowing, row_of
+from company.chief.secondment.counting import Account, unpack_account
 from company.chief.secondment.door import Admitted, admit, is_over
 from company.chief.secondment.foreign import Foreign
 from company.chief.secondment.naming import guest_id, origin_of
 from company.chief.secondment.placing import Place, Spare, places_for
 from company.chief.secondment.trial import Answer, Trial
+from company.chief.store import meta
 from company.chief.window import Large
 from company.ticket import SKEW_S, Ticket, open_ticket_untrusted, sign_ticket
 from company.worker.guests import Guests
@@ -278,29 +282,105 @@ def test_a_foreign_result_is_hidden_until_its_company_is_believed() -> None:
     assert not foreign.is_open
 
 
+def came(account: Account, token: int, first: int, fragments: int, run_us: int, size: int, *, elapsed_us: float = 1e9) -> None:
+    """One part arrives and is on disk at once."""
+    account.on_disk(account.came(token, first, fragments, run_us, size, elapsed_us=elapsed_us, is_live=lambda token: True))
+
+
 def test_what_is_counted_is_on_disk_once_and_took_no_longer_than_it_can_have() -> None:
     account = Account(Facts(10, 100, 1000))
-    account.came(("g-1", 7, 0), 20, 900_000, 64, elapsed_us=2e6)
-    assert account.facts == (10, 100, 1000)
-    assert account.acked(("g-1", 7, 0))
-    assert not account.acked(("g-1", 7, 0))
-    account.came(("g-1", 8, 0), 1, 10**12, 1, elapsed_us=5e6)  # a lender that boasts
-    account.acked(("g-1", 8, 0))
-    assert account.facts == (31, 100 + 900 + 5000, 1065)
-    account.came(("g-1", 9, 0), 1, 1, 1, elapsed_us=1)
-    account.left("g-1")
-    assert not account.acked(("g-1", 9, 0))
+    total = account.came(7, 0, 20, 900_000, 64, elapsed_us=2e6, is_live=lambda token: True)
+    assert account.facts == (10, 100, 1000), "not on disk yet"
+    account.on_disk(total)
+    assert account.facts == (30, 1000, 1064)
+    came(account, 7, 0, 20, 900_000, 64)  # the same part again, over another channel
+    assert account.facts == (30, 1000, 1064)
+    came(account, 8, 5, 1, 10**12, 1, elapsed_us=5e6)  # a lender that boasts
+    assert account.facts == (31, 1000 + 5000, 1065)
+    came(account, 8, 6, 1, 10**12, 1, elapsed_us=5e6)  # and again within the same batch
+    assert account.facts == (32, 1000 + 5000, 1066)
+
+
+def test_a_contract_keeps_as_many_leases_as_live() -> None:
+    account = Account(Facts(0, 0, 0))
+    for token in range(1000):
+        account.came(token, 0, 1, 1, 1, elapsed_us=1e6, is_live=set(range(token - 4, token + 1)).__contains__)
+    assert len(account.tokens) < 50
 
 
 def test_what_was_counted_survives_the_borrowers_chief_also_where_nobody_acknowledged_it_yet() -> None:
     account = Account(Facts(10, 100, 1000))
-    account.came(("g-1", 7, 0), 20, 900_000, 64, elapsed_us=2e6)
-    account.acked(("g-1", 7, 0))
+    account.came(7, 0, 20, 900_000, 64, elapsed_us=2e6, is_live=lambda token: True)
     account.passed, account.failed = 3, 1
-    again = unpack_account(pack_account(account), Facts(10, 100, 1000))
+    packed = account.pack()  # written in one transaction with the outcome itself
+    again = unpack_account(packed, Facts(10, 100, 1000))
     assert (again.facts, again.passed, again.failed) == ((30, 1000, 1064), 3, 1)
-    assert unpack_account(pack_account(account), Facts(40, 2000, 2000)).facts == (40, 2000, 2000), "never less than is co-signed"
+    came(again, 7, 0, 20, 900_000, 64)  # the guest did not hear of it and says it again
+    assert again.facts == (30, 1000, 1064)
+    assert unpack_account(packed, Facts(40, 2000, 2000)).facts == (40, 2000, 2000), "never less than is co-signed"
     assert unpack_account(None, Facts(40, 2000, 2000)).facts == (40, 2000, 2000)
+    older = msgpack.packb([30, 1000, 1064, 3, 1])
+    assert unpack_account(older, Facts(0, 0, 0)).facts == (30, 1000, 1064), "what an earlier version wrote"
+
+
+class Disk:
+    """A committer that holds what it is given, and an engine that takes every outcome."""
+
+    def __init__(self) -> None:
+        self.groups: list[tuple[list[Any], Any]] = []
+        self.rows: dict[str, bytes] = {}
+
+    def add(self, *, pieces: object = (), ops: Any = (), then: Any = None) -> None:
+        self.groups.append((list(ops), then))
+
+    def commit(self, groups: int) -> None:
+        """So many of what was handed over is on disk and said."""
+        for ops, then in self.groups[:groups]:
+            for op in ops:
+                op(self)
+            if then is not None:
+                then()
+        del self.groups[:groups]
+
+
+def test_a_guests_outcome_and_its_count_reach_the_disk_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A borrower killed right after it acknowledged has counted what it acknowledged."""
+    disk = Disk()
+    monkeypatch.setattr(meta, "put", lambda conn, key, value: conn.rows.update({key: value}))
+    lease = SimpleNamespace(worker="g-1", job="j", first=0, count=40, granted_at=-100.0)
+    told: list[m.Ack] = []
+
+    def post_outcome(worker: str, message: m.Outcome, frame: object, cut: object, counted: Any = None) -> None:
+        op, then = counted() if counted is not None else (None, None)
+        disk.add(ops=[op] if op else [], then=lambda: told.append(m.Ack(((message.token, message.first),))))
+        disk.add(then=then)
+
+    state = SimpleNamespace(boot=0, leases=SimpleNamespace(get=lambda token: lease if token == 7 else None))
+    guest = SimpleNamespace(origin="co-b")
+    found = SimpleNamespace(
+        spec=SimpleNamespace(guest=guest), ticket=SimpleNamespace(contract=b"c" * 32),
+        view=SimpleNamespace(terms=terms(), ends_at=1e9),
+    )  # fmt: skip
+    idle = SimpleNamespace(take=lambda *_: lambda: None, is_behind=lambda *_: False)
+    engine = SimpleNamespace(state=state, post_outcome=post_outcome)
+    nobody = cast(Any, None)
+    made = Borrowing(
+        own=b"o" * 32, network_id=b"n" * 16, contracts=nobody, engine=cast(Any, engine), sessions=nobody, checking=cast(Any, idle),
+        store=nobody, committer=cast(Any, disk), is_trusted=lambda key: True,
+    )  # fmt: skip
+    account = made.accounts[b"c" * 32] = Account(Facts(0, 0, 0))
+    monkeypatch.setattr(borrowing, "cut_outcome_untrusted", lambda message, frame: None)
+    monkeypatch.setattr(trio, "current_time", lambda: 0.0)
+    for first in (0, 20):
+        message = m.Outcome(7, "j", first, 20, False, 500_000, 0, 0, 0, (), b"")
+        made._outcome("g-1", cast(Any, found), message, cast(Any, SimpleNamespace(body=b"x" * 64)))
+    assert account.facts.fragments == 0
+    disk.commit(1)
+    assert len(told) == 1
+    again = unpack_account(disk.rows[row_of(b"c" * 32)], Facts(0, 0, 0))
+    assert again.facts == (20, 500, 64), "what was acknowledged is counted after a restart"
+    disk.commit(3)
+    assert (len(told), account.facts) == (2, (40, 1000, 128))
 
 
 async def test_a_large_input_is_kept_for_its_check_and_no_longer(tmp_path: Path) -> None:

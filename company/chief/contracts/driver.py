@@ -7,6 +7,7 @@ was to be said about it. A restart folds the journals. The book is touched by th
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,7 @@ from sqlalchemy import Connection
 
 from company import peer_messages as pm
 from company.chief.store import contracts as rows
+from company.chief.store import meta
 from company.chief.store.store import Store
 from p2p.base.clock import Monotonic, UnixTime
 from p2p.base.errors import MalformedMessage
@@ -30,12 +32,13 @@ from p2p.contracts.chain import Chain
 from p2p.contracts.forks import fork_proof
 from p2p.contracts.machine import SKEW_S, ContractMachine
 from p2p.contracts.signing import GOT, Signed, split_wire_untrusted, trusted
-from p2p.contracts.table import State
+from p2p.contracts.table import LIVE, State
 from p2p.contracts.terms import Cause, Facts, Role
 from p2p.dht.limits import Buckets
 
 LOOK_S = 60.0  # finished contracts are forgotten at such times
 LEAST_S = 0.01  # between two looks at deadlines
+ALIVE_S, ALIVE_ROW = 2.0, "contracts-alive"  # so often it is written down that this side is there, while a contract lives
 OFFERS_PER_S, OFFERS_BURST = 0.5, 32.0  # new offers of one company that are looked at
 CHAIN_PAGE = 1000
 Op = Callable[[Connection], None]
@@ -86,6 +89,7 @@ class BookDriver:
     _open: dict[b.Key, rows.ContractRow] = field(default_factory=dict)
     _wake: trio.Event = field(default_factory=trio.Event)
     is_closed: bool = False
+    _alive_at: float = -math.inf
     _about: bytes = m.ZERO  # what the message that is being taken in is about
 
     async def load(self) -> None:
@@ -95,13 +99,15 @@ class BookDriver:
         self.book.chain = Chain(self.book.signer, chain)
         for nonce, until in (await self.store.read(lambda conn: rows.nonces_since(conn, self.wall()))).items():
             self.book.remember(nonce, UnixTime(until))
+        said = await self.store.read(lambda conn: meta.get(conn, ALIVE_ROW))
+        alive = UnixTime(int(said)) if said is not None else None
         for row in await self.store.read(rows.load_open):
             key = b.Key(row.peer, row.nonce)
             records = await self.store.read(partial(rows.journal, peer=row.peer, nonce=row.nonce))
             if not records:
                 continue
             self._open[key] = row
-            effects = self.book.restore(key, Role(row.role), records, self.now(), self.wall())
+            effects = self.book.restore(key, Role(row.role), records, self.now(), self.wall(), alive=alive)
             machine = self.book.contracts[key]
             self.told[key] = Told(machine.state, _cause_of(machine.a))
             self._perform(effects)
@@ -112,13 +118,24 @@ class BookDriver:
         while True:
             deadline = self.book.next_deadline()
             self._wake = trio.Event()
-            at = min(deadline if deadline is not None else trio.current_time() + LOOK_S, trio.current_time() + LOOK_S)
+            look_at = trio.current_time() + (ALIVE_S if self._note_alive() else LOOK_S)
+            at = min(deadline if deadline is not None else look_at, look_at)
             with trio.move_on_at(max(at, last + LEAST_S)):
                 await self._wake.wait()
                 continue  # something happened: the next deadline may be another
             last = trio.current_time()
             self.handle(b.Wake(self.wall()))
             self._forget()
+
+    def _note_alive(self) -> bool:
+        """Write down that this side is there: a contract's last record may be an epoch old. Returns whether one lives."""
+        if self.is_closed or not any(c.state in LIVE for c in self.book.contracts.values()):
+            return False
+        if trio.current_time() >= self._alive_at + ALIVE_S:
+            self._alive_at = trio.current_time()
+            said = str(self.wall()).encode()
+            self.writing.add(ops=[lambda conn: meta.put(conn, ALIVE_ROW, said)])
+        return True
 
     @staticmethod
     def now() -> Monotonic:

@@ -39,6 +39,7 @@ class Advertising:
     standing: Standing = field(default_factory=lambda: Standing("not-lending", "Nothing is lent."))
     stored_on: int = 0
     busy: dict[str, str] = field(default_factory=dict)  # workers whose owner uses their machine, and how; as `facts` found last
+    silent: frozenset[str] = frozenset()  # those that have yet to say it
     _published: dict[str, tuple[Advertisement, float]] = field(default_factory=dict)  # capability -> (what, when)
     _contact: tuple[bytes, float] = (b"", 0.0)
     _wake: trio.Event = field(default_factory=trio.Event)

@@ -26,7 +26,6 @@ from company.chief.network.service import NetworkService
 from company.chief.network.speed import measure_speed
 from company.chief.network.trackers import TrackerState, check_tracker_url
 from company.chief.store.store import Store
-from company.machine_reading import MachineReader
 from company.machine_use import Machine
 from p2p.base.keys import Identity
 from p2p.base.record import record
@@ -65,17 +64,17 @@ async def build_network(
     speed = await trio.to_thread.run_sync(measure_speed)
     dialler = PeerDialler(identity, options.allow_private)
     finding = Finding(ground, store, options.bootstrap, [TrackerState(check_tracker_url(url)) for url in options.trackers])
-    reader, owners = MachineReader(trio.current_time), Owners()
+    owners = Owners()
 
     def facts() -> Facts:
         policy, here = advertising.policy, workers()
         if policy is None:
-            advertising.busy = {}
+            advertising.busy, advertising.silent = {}, frozenset()
             return facts_of(ground, here, rung, speed)
-        busy = busy_workers(owners, policy, here, reader.machine(), trio.current_time())
-        advertising.busy = busy
-        left = facts_of(ground, [w for w in here if w.id not in busy], rung, speed)
-        return left if left.slots or not busy else replace(left, owner_busy=next(iter(busy.values())))
+        busy = busy_workers(owners, policy, here, trio.current_time())
+        advertising.busy, advertising.silent = busy, silent_workers(policy, here)
+        left = facts_of(ground, [w for w in here if w.id not in busy and w.id not in advertising.silent], rung, speed)
+        return left if left.slots or advertising.silent or not busy else replace(left, owner_busy=next(iter(busy.values())))
 
     advertising = Advertising(ground, store, facts, options.relay)
     relays = RelayDesk(is_on=options.relay)
@@ -94,13 +93,19 @@ async def build_network(
     return service
 
 
-def busy_workers(owners: Owners, policy: Policy, here: list[views.WorkerView], chiefs: Machine, now: float) -> dict[str, str]:
-    """Workers of which nothing is lent now, and why. One that says nothing of its machine is taken to be on the chief's."""
-    machines = {w.id: chiefs if w.owner_load is None else Machine(w.owner_load, w.on_mains) for w in _here(here)}
+def busy_workers(owners: Owners, policy: Policy, here: list[views.WorkerView], now: float) -> dict[str, str]:
+    """Workers whose owner uses their machine now, and how."""
+    machines = {w.id: Machine(w.owner_load, w.on_mains) for w in _here(here) if w.owner_load is not None}
     max_load = policy.max_load_permille / 1000 if policy.max_load_permille else None
     found = owners.busy(machines, max_load=max_load, needs_mains=policy.needs_mains, now=now)
     names = {w.id: w.name for w in here}
     return {worker: f"{names[worker]}: {why}" for worker, why in found.items()}
+
+
+def silent_workers(policy: Policy, here: list[views.WorkerView]) -> frozenset[str]:
+    """Workers that have not said yet how their machine is used, where the policy asks: they are not guessed at, and lend nothing new."""
+    asks = bool(policy.max_load_permille) or policy.needs_mains
+    return frozenset(w.id for w in here if w.owner_load is None) if asks else frozenset()
 
 
 def facts_of(ground: Ground, workers: list[views.WorkerView], rung: str, speed: int) -> Facts:
@@ -119,7 +124,8 @@ def facts_of(ground: Ground, workers: list[views.WorkerView], rung: str, speed: 
 
 
 def _here(workers: list[views.WorkerView]) -> list[views.WorkerView]:
-    found = [w for w in workers if w.state in ("idle", "busy")]
+    """Who could be lent: a worker that speaks REST opens no channel to a borrower."""
+    found = [w for w in workers if w.state in ("idle", "busy") and w.transport == "rpc"]
     return [w for w in found if w.isolation == "bubblewrap"] or found
 
 

@@ -45,7 +45,7 @@ class Policy:
     only_to: tuple[str, ...] = ()  # company ids; empty: whoever is trusted enough
     price_milli: int = 0
     max_frame_s: int = 0
-    max_load_permille: int = 0  # of the owner's own use of the chief's machine; 0: not looked at
+    max_load_permille: int = 0  # of the owner's own use of each worker's machine; 0: not looked at
     needs_mains: bool = False  # not on battery
     memory_cap_mib: int = 0  # for all guests together; 0: as much as slots have
     disk_cap_mib: int = 0
@@ -120,7 +120,7 @@ def standing(policy: Policy | None, facts: Facts) -> Standing:
         return Standing("lending-unsafe", f"Strangers' work needs the isolation bubblewrap; here it is {facts.rung}. See: company doctor")
     slots = min(policy.max_slots, facts.slots)
     if slots < 1 or not facts.pythons:
-        return Standing("lending-no-slots", "No worker is here that could be lent.")
+        return Standing("lending-no-slots", "No worker is here that could be lent; those that speak REST never are.")
     if not facts.endpoints and not facts.relays:
         return Standing("lending-unreachable", "No other company can reach this one, directly or by a relay. See: company network status")
     offered = tuple(_advertisement(policy, facts, slots, python) for python in facts.pythons[:4])

@@ -26,8 +26,12 @@ class TrackerState:
 
 def check_tracker_url(url: str) -> str:
     """The URL without its last slash. Raises `UsageError`."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a bracket that does not close, a port that is no number
+        is_usable = False
+    if not is_usable or parts.query or parts.fragment:
         raise UsageError("bad-tracker", f"{url[:100]!r} is no address of a tracker", hint="write http://tracker.example:8471")
     return url.rstrip("/")
 

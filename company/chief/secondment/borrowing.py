@@ -15,13 +15,14 @@ import trio
 
 from company import messages as m
 from company.chief import events as ev
-from company.chief.commit import Committer
+from company.chief.commit import Committer, Op
 from company.chief.contracts.port import Contracts, ContractView
 from company.chief.engine import Engine
+from company.chief.leases import COUNTER_BITS
 from company.chief.outcome_cut import cut_outcome_untrusted
 from company.chief.secondment import believed
 from company.chief.secondment.checking import Checking
-from company.chief.secondment.counting import Account, pack_account, unpack_account
+from company.chief.secondment.counting import Account, unpack_account
 from company.chief.secondment.door import Admitted, admit, is_over
 from company.chief.secondment.reporting import tell_drained, tell_facts, tell_heard
 from company.chief.store import meta
@@ -101,7 +102,6 @@ class Borrowing:
         self._held.pop(worker, None)
         self.came_at.pop(worker, None)
         if found is not None:
-            self.accounts[found.ticket.contract].left(worker)
             self._forget_over(found.ticket.contract)
 
     def on_contract(self, view: ContractView) -> None:
@@ -140,6 +140,7 @@ class Borrowing:
             with trio.move_on_at(min(until, trio.current_time() + 0.1)):
                 await self._news.wait()
                 await trio.sleep(0.02)
+        await self.committer.flushed()  # what came is on disk, and each guest knows it before it goes
         for worker in workers:
             session = self.sessions.open.get(worker)
             if session is not None:
@@ -194,22 +195,35 @@ class Borrowing:
         if lease is None or lease.worker != worker or lease.job != message.job or guest is None:
             self.engine.post_outcome(worker, message, frame, cut)  # which says that it is stale
             return
+        if not lease.first <= message.first <= message.first + message.count <= lease.first + lease.count:
+            self.engine.post_outcome(worker, message, frame, cut)  # which refuses it
+            return
+        contract = found.ticket.contract
         size = len(frame.body) + sum(size for _, size, _ in message.blobs)
-        elapsed_us = (trio.current_time() - lease.granted_at) * 1e6
-        part = (worker, message.token, message.first)
-        self.accounts[found.ticket.contract].came(part, message.count, message.run_us, size, elapsed_us=elapsed_us)
+        is_old = message.token >> COUNTER_BITS != self.engine.state.boot  # sent before a restart, nobody knows when
+        since = found.view.ends_at - found.view.terms.end_s if is_old else lease.granted_at
+        elapsed_us = (trio.current_time() - since) * 1e6
         after = self.checking.take(message.job, guest, Policy.of(found.view.terms), cut, message.first)
-        self.engine.post_outcome(worker, message, frame, cut)
+        self.engine.post_outcome(worker, message, frame, cut, lambda: self._counted(contract, message, size, elapsed_us))
         after()
         if self.checking.is_behind(message.job, guest.origin) and worker not in self._held:
             self.engine.post(ev.WorkerChanged(worker=worker, action="pause"))
             self._held[worker] = (message.job, guest.origin)
 
-    def acked(self, worker: str, token: int, first: int) -> None:
-        """An outcome is on disk."""
-        found = self.guests.get(worker)
-        if found is not None and self.accounts[found.ticket.contract].acked((worker, token, first)):
+    def _counted(self, contract: bytes, message: m.Outcome, size: int, elapsed_us: float) -> tuple[Op, Callable[[], None]]:
+        """What is written of a contract with the outcome itself, and what follows when it is on disk."""
+        account, leases = self.accounts[contract], self.engine.state.leases
+        total = account.came(
+            message.token, message.first, message.count, message.run_us, size, elapsed_us=elapsed_us,
+            is_live=lambda token: leases.get(token) is not None,
+        )  # fmt: skip
+        packed = account.pack()
+
+        def on_disk() -> None:
+            account.on_disk(total)
             self._stir()
+
+        return lambda conn: meta.put(conn, row_of(contract), packed), on_disk
 
     def checked(self, contract: str, passed: bool) -> None:
         """A check under this contract came out."""
@@ -259,7 +273,7 @@ class Borrowing:
         if account is None or account.told == (told := (account.facts, account.passed, account.failed)):
             return
         account.told = told
-        packed = pack_account(account)
+        packed = account.pack()
 
         def state() -> None:
             tell_facts(self.contracts, contract, told[0], checks_passed=told[1], checks_failed=told[2])

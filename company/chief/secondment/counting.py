@@ -1,67 +1,71 @@
 """Contract path 5/8 - what a borrower has received under each contract (pure).
 
-An outcome counts when it is on disk and acknowledged, which is also when the lender's worker counts it. More run time than has passed
-since the batch was sent cannot have been spent on it.
+An outcome counts with the very write that puts it on disk, and is acknowledged afterwards, which is when the lender's worker counts it:
+a borrower that is killed between the two has lost nothing of the lender's. More run time than has passed since a batch was sent cannot
+have been spent on it, and a part that is sent twice counts once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgpack
 
 from p2p.contracts.terms import Facts
 
-MAX_OPEN = 16_384  # outcomes that wait for the disk, of one contract
+MAX_TOKENS = 4096  # leases under way of one contract; a batch's parts come in order, so one number tells which have come
+PRUNE_AT = 32
 
 
 @dataclass(slots=True)
 class Account:
-    """One contract. ``base``: what was counted before this start of the chief."""
+    """One contract. ``facts``: on disk. ``coming``: with what has been handed to the disk, in microseconds of run time."""
 
-    base: Facts
-    fragments: int = 0
-    run_us: int = 0
-    bytes: int = 0
+    facts: Facts
     passed: int = 0
     failed: int = 0
     told: tuple[Facts, int, int] | None = None
-    _open: dict[tuple[str, int, int], tuple[int, int, int]] = field(default_factory=dict)
+    coming: tuple[int, int, int] = (0, 0, 0)
+    tokens: dict[int, tuple[int, int]] = field(default_factory=dict)  # token -> where the next part begins, run time so far
+    _prune_at: int = PRUNE_AT
 
-    def came(self, part: tuple[str, int, int], fragments: int, run_us: int, size: int, *, elapsed_us: float) -> None:
-        """An outcome arrived. part: (worker, token, first)."""
-        if len(self._open) < MAX_OPEN:
-            self._open[part] = (fragments, min(run_us, max(0, int(elapsed_us))), size)
+    def __post_init__(self) -> None:
+        self.coming = (self.facts.fragments, self.facts.core_ms * 1000, self.facts.bytes)
 
-    def acked(self, part: tuple[str, int, int]) -> bool:
-        """It is on disk; False when it was counted before or never came."""
-        found = self._open.pop(part, None)
-        if found is None:
-            return False
-        self.fragments += found[0]
-        self.run_us += found[1]
-        self.bytes += found[2]
-        return True
-
-    def left(self, worker: str) -> None:
-        """Its channel is gone: what was not acknowledged comes again or never."""
-        for part in [p for p in self._open if p[0] == worker]:
-            del self._open[part]
+    def came(
+        self, token: int, first: int, fragments: int, run_us: int, size: int, *, elapsed_us: float, is_live: Callable[[int], bool]
+    ) -> Facts:
+        """A part of a batch goes to the disk; returns what stands there once it is on it. is_live: whether a token's lease is."""
+        begins, spent_us = self.tokens.pop(token, (first, 0))
+        if first >= begins:
+            run_us = max(0, min(run_us, int(elapsed_us) - spent_us))
+            self.coming = (self.coming[0] + fragments, self.coming[1] + run_us, self.coming[2] + size)
+            begins, spent_us = first + fragments, spent_us + run_us
+        self.tokens[token] = (begins, spent_us)
+        if len(self.tokens) > self._prune_at:
+            self.tokens = {known: ends for known, ends in list(self.tokens.items())[-MAX_TOKENS:] if is_live(known)}
+            self._prune_at = 2 * len(self.tokens) + PRUNE_AT
+        return self._sum
 
     @property
-    def facts(self) -> Facts:
-        return Facts(self.base.fragments + self.fragments, self.base.core_ms + self.run_us // 1000, self.base.bytes + self.bytes)
+    def _sum(self) -> Facts:
+        return Facts(self.coming[0], self.coming[1] // 1000, self.coming[2])
 
+    def on_disk(self, total: Facts) -> None:
+        """What `came` returned is there."""
+        self.facts = Facts(*map(max, self.facts, total))
 
-def pack_account(account: Account) -> bytes:
-    """For the database."""
-    packed: bytes = msgpack.packb([*account.facts, account.passed, account.failed])
-    return packed
+    def pack(self) -> bytes:
+        """For the database, with what goes to it now: whatever is packed later is written later."""
+        packed: bytes = msgpack.packb([*self._sum, self.passed, self.failed, [[token, *ends] for token, ends in self.tokens.items()]])
+        return packed
 
 
 def unpack_account(data: bytes | None, signed: Facts) -> Account:
     """Out of the database. ``signed``: what is co-signed already."""
     if data is None:
         return Account(signed)
-    fragments, core_ms, size, passed, failed = msgpack.unpackb(data)
-    return Account(Facts(*map(max, Facts(fragments, core_ms, size), signed)), passed=passed, failed=failed)
+    fragments, core_ms, size, passed, failed, *rest = msgpack.unpackb(data)
+    tokens = {token: (begins, spent_us) for token, begins, spent_us in rest[0]} if rest else {}
+    return Account(Facts(*map(max, Facts(fragments, core_ms, size), signed)), passed=passed, failed=failed, tokens=tokens)

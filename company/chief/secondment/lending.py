@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,7 @@ class Lending:
     may_dial: Callable[[str, int], bool]
     bandwidth: Callable[[int], int]  # bytes a second for so many slots; 0: no bound
     busy: Callable[[], Mapping[str, str]] = dict  # workers whose owner uses their machine now, and how
+    silent: Callable[[], Collection[str]] = frozenset  # those that have yet to say it
     nursery: trio.Nursery = field(init=False)
     sent: dict[tuple[bytes, str], Sent] = field(default_factory=dict)
     tallies: dict[bytes, Tally] = field(default_factory=dict)
@@ -106,7 +107,7 @@ class Lending:
                     await self._place(view)
             self._forget_gone()
             self._rests = {key: until for key, until in self._rests.items() if until > trio.current_time()}
-            look_at = trio.current_time() + LOOK_S if self.sent else math.inf
+            look_at = trio.current_time() + LOOK_S if self.sent or self.busy() or self.silent() else math.inf
             with trio.move_on_at(min([look_at, *self._rests.values(), *(s.lost_at for s in self.sent.values())])):
                 await self._news.wait()
 
@@ -169,7 +170,12 @@ class Lending:
             live = self.engine.state.slots.workers.get(name)
             if session.guest is not None or live is None or not live.takes_work or not isinstance(session.channel, Channel):
                 continue
-            if name in self.busy() or (contract, name) in self.sent or self._rests.get((contract, name), 0.0) > now:
+            if (
+                name in self.busy()
+                or name in self.silent()
+                or (contract, name) in self.sent
+                or self._rests.get((contract, name), 0.0) > now
+            ):
                 continue
             idle = sum(1 for n in range(live.own_slots) if not leases.depth((name, n)))
             found.append(Spare(name, session.machine.isolation, live.own_slots, idle))

@@ -31,6 +31,7 @@ async def run_secondment(chief: ChiefService, network: NetworkService, contracts
     secondment = build_secondment(
         chief, contracts, network_id=ground.network_id, is_trusted=is_trusted,
         bandwidth=lambda slots: bandwidth_of(network.advertising.policy, slots), busy=lambda: network.advertising.busy,
+        silent=lambda: network.advertising.silent,
         may_dial=lambda host, port: is_dialable((host, port), allow_private=ground.allow_private),
     )  # fmt: skip
     network.door.guests = chief.sessions.on_channel  # those that come by a relay

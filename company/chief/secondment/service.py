@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import TYPE_CHECKING
@@ -85,10 +85,6 @@ class Secondment:
             return True
         return False
 
-    def acked(self, session: Session, token: int, first: int) -> None:
-        """An outcome of a guest is on disk."""
-        self.borrowing.acked(session.worker, token, first)
-
     def poke(self, kind: str, ref: str) -> None:
         """A job has moved."""
         if kind != "job":
@@ -102,7 +98,7 @@ class Secondment:
 def build_secondment(
     chief: ChiefService, contracts: Contracts, *, network_id: bytes, may_dial: Callable[[str, int], bool],
     is_trusted: Callable[[bytes], bool], bandwidth: Callable[[int], int] = lambda slots: 0,
-    busy: Callable[[], Mapping[str, str]] = dict,
+    busy: Callable[[], Mapping[str, str]] = dict, silent: Callable[[], Collection[str]] = frozenset,
 ) -> Secondment:  # fmt: skip
     """Make the parts and hang them into the sessions; `Secondment.run` begins."""
     late: list[Borrowing] = []
@@ -120,6 +116,7 @@ def build_secondment(
     lending = Lending(
         identity=chief.identity, network_id=network_id, contracts=contracts, engine=chief.engine, sessions=chief.sessions,
         committer=chief.committer, store=chief.store, may_dial=may_dial, bandwidth=bandwidth, busy=busy,
+        silent=silent,
     )  # fmt: skip
     secondment = Secondment(borrowing, lending, checking, contracts)
     chief.sessions.secondment = secondment
