@@ -62,7 +62,7 @@ def run_package(
 
                 cluster = None
                 if address is not None:
-                    from company.cluster import open_cluster
+                    from company.cluster.engines import open_cluster
 
                     cluster = stack.enter_context(open_cluster(engine, address))
                 facts = run_local(

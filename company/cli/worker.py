@@ -44,12 +44,13 @@ def worker() -> None:
 @click.option("--require-client-signature", is_flag=True, help="Run only what a client has signed itself.")
 @click.option("--sandbox", type=click.Choice(SANDBOXES), default="auto", help="How modules are confined.")
 @click.option("--i-understand", is_flag=True, help="Needed with --sandbox none: modules then have all your rights.")
+@click.option("--on", metavar="URL", help="Join with the nodes of a cluster instead: dask://HOST:PORT, ray://HOST:PORT.")
 @click.option("--install-service", is_flag=True, help="Start now and at every boot, with systemd.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground; this is what happens anyway without --install-service.")
 @pass_session
 def join(
     session: Session, token: str | None, token_file: Path | None, slots: str | int, name: str | None, install_service: bool,
-    foreground: bool, **options: Any,
+    foreground: bool, on: str | None, **options: Any,
 ) -> int | None:  # fmt: skip
     """Join with the token that `company token create --role worker` printed, and work until Ctrl-C.
 
@@ -66,6 +67,14 @@ def join(
     from_input = str(token_file) == "-" and not install_service  # read when it is needed: it may come while the worker still loads
     if token_file is not None and not from_input:
         token = _read_token(token_file)
+    if on is not None:
+        from company.cli.worker_on import join_on
+
+        if install_service or options["http"] or options["chief_http"] or options["transport"] != "rpc":
+            raise click.UsageError("--on takes --slots, --name, --via, --allow-requirements, --require-client-signature and --sandbox")
+        given_token = _read_token(Path("-")) if from_input else token
+        count = slots if isinstance(slots, int) else None
+        return join_on(on, given_token, slots=count, name=name or "pilot", options=_same_options(options), as_json=session.as_json)
     from company.paths import Home
 
     called = name or default_name(socket.gethostname())
@@ -97,6 +106,13 @@ def default_name(host: str) -> str:
     """The machine's name as a worker's name."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in host.partition(".")[0])
     return kept.strip("-.")[:60] or "worker"
+
+
+def _same_options(options: dict[str, Any]) -> list[str]:
+    """What a pilot's own command line says."""
+    said = ["--sandbox", str(options["sandbox"]), *(["--via", str(options["via"])] if options["via"] else [])]
+    flags = ("allow_requirements", "require_client_signature", "i_understand")
+    return [*said, *(f"--{flag.replace('_', '-')}" for flag in flags if options[flag])]
 
 
 def _read_token(path: Path) -> str:

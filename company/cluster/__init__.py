@@ -2,8 +2,6 @@
 
 Split and merge run here, as in the local engine; a batch travels as bytes to a node, which runs it in a sandboxed child of its own and
 sends back the same messages that a worker would. So the same package gives the same bytes, the same retries and the same report.
+
+Nothing is imported here: `company.cluster.node` and `company.cluster.pilot` are programs of their own.
 """
-
-from company.cluster.engines import ENGINES, Cluster, open_cluster
-
-__all__ = ["ENGINES", "Cluster", "open_cluster"]

@@ -9,15 +9,19 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from company import __version__
 from company.cluster import task
+from company.cluster.desk import in_time
 from company.cluster.task import close_run, run_batch, versions
 from p2p.base.errors import Unavailable, UsageError
 
 CONNECT_TIMEOUT_S = 10.0
+DIAL_TIMEOUT_S = 3.0
+END_TIMEOUT_S = 10.0
 Done = Callable[[bytes | Exception], None]
 
 
@@ -43,22 +47,22 @@ class DaskCluster:
     name = "dask"
 
     def __init__(self, client: Any) -> None:
-        self._client = client
+        self.client = client
         self.slots = sum(client.nthreads().values())
         self._run_id, self._spec = "", None
         _check(list(client.run(versions).values()))
 
     def begin(self, run_id: str, spec: bytes) -> None:
         self._run_id = run_id
-        self._spec = self._client.scatter(spec, broadcast=True, hash=False)
+        self._spec = self.client.scatter(spec, broadcast=True, hash=False)
 
     def submit(self, batch: bytes, done: Done) -> None:
-        future = self._client.submit(run_batch, self._run_id, self._spec, batch, pure=False)
+        future = self.client.submit(run_batch, self._run_id, self._spec, batch, pure=False)
         future.add_done_callback(lambda made: done(_result_of(made.result)))
 
     def end(self) -> None:
         self._spec = None
-        self._client.run(close_run, self._run_id)
+        self.client.run(close_run, self._run_id)
 
 
 class RayCluster:
@@ -67,7 +71,7 @@ class RayCluster:
     name = "ray"
 
     def __init__(self, ray: Any) -> None:
-        self._ray = ray
+        self.ray = ray
         self.slots = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._run_id, self._spec = "", None
         self._run = ray.remote(max_retries=0)(run_batch)
@@ -75,7 +79,7 @@ class RayCluster:
 
     def begin(self, run_id: str, spec: bytes) -> None:
         self._run_id = run_id
-        self._spec = self._ray.put(spec)
+        self._spec = self.ray.put(spec)
 
     def submit(self, batch: bytes, done: Done) -> None:
         reference = self._run.remote(self._run_id, self._spec, batch)
@@ -106,12 +110,15 @@ def _check(found: list[tuple[str, str]]) -> None:
 @contextlib.contextmanager
 def _dask(address: str) -> Iterator[Cluster]:
     distributed = _import("distributed", "dask")
+    _dial(address, "Dask scheduler")
     try:
         client = distributed.Client(address.removeprefix("dask://"), timeout=CONNECT_TIMEOUT_S)
     except (OSError, TimeoutError, ValueError) as error:
         raise Unavailable("cluster-unreachable", f"no Dask scheduler answers at {address}: {error}") from None
-    with client:
+    try:
         yield _opened(lambda: DaskCluster(client))
+    finally:
+        in_time(client.close, END_TIMEOUT_S)
 
 
 @contextlib.contextmanager
@@ -120,6 +127,7 @@ def _ray(address: str) -> Iterator[Cluster]:
     ray = _import("ray", "ray")
     was_there = ray.is_initialized()
     if not was_there:
+        _dial(address, "Ray cluster")
         try:
             ray.init(address=address.removeprefix("ray-cluster://"), log_to_driver=False, logging_level=40)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -128,7 +136,22 @@ def _ray(address: str) -> Iterator[Cluster]:
         yield _opened(lambda: RayCluster(ray))
     finally:
         if not was_there:
-            ray.shutdown()
+            in_time(ray.shutdown, END_TIMEOUT_S)
+
+
+def _dial(address: str, what: str) -> None:
+    """Whether anybody listens there: Dask asks for ten seconds at a closed port, Ray for longer. Raises `Unavailable`, `UsageError`."""
+    scheme, _, place = address.rpartition("://")
+    host, colon, port = place.rstrip("/").rpartition(":")
+    if scheme not in ("", "tcp", "tls", "dask", "ray-cluster") or not colon:
+        return  # a way of the cluster's own, such as ucx:// or auto
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError("engine-address", f"{address!r} has no port", hint="tcp://HOST:8786 for dask, HOST:6379 for ray")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=DIAL_TIMEOUT_S).close()
+    except OSError as error:
+        words = f"within {DIAL_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) else str(error)
+        raise Unavailable("cluster-unreachable", f"no {what} answers at {address}: {words}") from None
 
 
 def _opened(make: Callable[[], Cluster]) -> Cluster:

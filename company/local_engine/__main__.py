@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import IO, Any
 
-from company.cluster import open_cluster
+from company.cluster.engines import open_cluster
 from company.errors import JobFailed, exit_code_of
 from company.local_engine.run import run_local
 from p2p.base.errors import ParallelError

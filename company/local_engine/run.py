@@ -18,7 +18,7 @@ import trio
 from company.chief.merger import MergeResult
 from company.chief.retries import MAX_TRIES, MaxFails
 from company.client.download import unpack_untrusted
-from company.cluster import Cluster
+from company.cluster.engines import Cluster
 from company.errors import JobFailed
 from company.local_engine.engine import Ended, LocalEngine, Plan, Progress
 from company.local_engine.results import Artifacts, LogFile

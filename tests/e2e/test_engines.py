@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -15,13 +16,16 @@ from typing import Any
 import psutil
 import pytest
 
+import company as company_module
 from company.client import Client
 from company.client.address import ChiefAddress
 from company.errors import TEMPORARY, USAGE, FragmentsFailed
+from tests.support import call_samples as samples
 from tests.support.clusters import RAY_ENVIRON, cluster_running
-from tests.support.company_processes import write_package
+from tests.support.company_processes import COMPANY, RunningCompany, until, write_package
 
 pytestmark = pytest.mark.slow
+LENT_S = 180.0
 MERGE = """
 import json
 def merge(results, output):
@@ -165,3 +169,45 @@ def test_a_cluster_that_is_not_there_is_said_in_words(data: Path, tmp_path: Path
     assert told["code"] == "cluster-unreachable"
     told = run(made, data, tmp_path / "out", "-p", "n=1", "--engine", "dask", code=USAGE)
     assert "--address" in told["detail"]
+
+
+# ---- nodes as workers -------------------------------------------------------------------------------------------------
+def lent(company: RunningCompany, name: str) -> dict[str, str]:
+    return {w["id"]: w["state"] for w in company.client.workers()["items"] if w["name"].startswith(name)}
+
+
+def test_nodes_work_for_a_company_until_they_are_taken_back(cluster: tuple[str, str], company: RunningCompany) -> None:
+    """By Ctrl-C from Dask, by the chief from Ray."""
+    engine, address = cluster
+    name = f"lent-{engine}-{os.getpid()}"
+    token = str(company.client.create_token("worker", uses=2)["token"])
+    place = f"{engine}://{address.removeprefix('tcp://')}"
+    command = [*COMPANY, "worker", "join", "--on", place, "--slots", "2", "--name", name, "--token-file", "-", "--json"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=company.environ | RAY_ENVIRON, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            process.stdin.write(token + "\n")
+            process.stdin.close()
+            assert select.select([process.stdout], [], [], LENT_S)[0], "nothing was said"
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            told = json.loads(line)
+            assert (told["slots"], {n["state"] for n in told["nodes"]}) == (2, {"joined"})
+            assert sorted(lent(company, name)) == sorted(n["worker"] for n in told["nodes"])
+            with company_module.Executor(company.client, progress=False) as ex:
+                futures = [ex.submit(samples.slow, 0.2) for _ in range(16)]
+                assert [f.result(LENT_S) for f in futures] == [0.2] * 16
+                assert {f.worker for f in futures} & set(lent(company, name)), "none was computed there"
+            if engine == "dask":
+                process.send_signal(signal.SIGINT)
+                assert process.wait(LENT_S) == 130
+            else:
+                for worker in lent(company, name):
+                    company.client.change_worker(worker, "drain")
+                assert process.wait(LENT_S) == 0, process.stderr.read()
+        finally:
+            process.kill()
+    until(lambda: set(lent(company, name).values()) <= {"offline"}, "they have left", timeout_s=LENT_S)
+    assert not [p for p in psutil.process_iter(["cmdline"]) if any(part.startswith(name) for part in p.info["cmdline"] or ())]
+    for worker in lent(company, name):
+        company.client.change_worker(worker, "rm")
