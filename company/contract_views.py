@@ -19,6 +19,13 @@ class DifferenceView(msgspec.Struct, kw_only=True):
     becomes: str
 
 
+class BlockedView(msgspec.Struct, kw_only=True):
+    """A company that this one deals with no more."""
+
+    company: str
+    name: str = ""
+
+
 class WorkView(msgspec.Struct, kw_only=True):
     """Cumulative facts."""
 

@@ -170,7 +170,7 @@ class LendRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     only_to: list[str] = []
     price_milli: int = 0
     max_frame_s: int = 0
-    max_load: float = 0.0  # only while the owner's own use of the chief's machine is no more than this share of it; 0: always
+    max_load: float = 0.0  # only while the owner's own use of a worker's machine is no more than this share of it; 0: always
     only_on_mains: bool = False
     max_memory_bytes: int = 0  # for all guests together; 0: as much as slots have
     max_disk_bytes: int = 0
@@ -200,6 +200,8 @@ class LendingView(msgspec.Struct, kw_only=True):
     max_bandwidth_bytes: int = 0  # a second, of all guests together, both directions
     auto_accept: str = "never"
     promised: int = 0  # slots under contracts now
+    who: str = ""  # may ask, in words
+    gives: str = ""  # what a company has of a contract
     never: list[str] = []  # what a guest can never reach
     capabilities: list[str] = []
     published: list[str] = []

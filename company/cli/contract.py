@@ -12,6 +12,7 @@ from company.cli.framework import DURATION, SIZE, LazyGroup, Session, pass_sessi
 from company.cli.output import print_json, safe, say
 from company.config import format_count
 
+OVER = ("expired", "closing", "settled", "rated")
 SECTIONS = ("inbox", "drafts", "sent", "active", "settled")
 
 
@@ -113,6 +114,9 @@ def counter(
     _show(session, view, brief=True)
 
 
+contract.add_command(counter, "amend")  # of what runs: people look for it under this name
+
+
 @contract.command()
 @click.argument("id_", metavar="ID")
 @click.option("--now", is_flag=True, help="Without notice: what runs is stopped.")
@@ -141,12 +145,30 @@ def later(session: Session, id_: str) -> None:
 
 
 @contract.command()
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID|COMPANY")
 @pass_session
 def block(session: Session, id_: str) -> None:
-    """Deal with the company of this contract no more; its waiting offers are refused."""
+    """Deal with a company, or with that of this contract, no more; its waiting offers are refused. What runs goes on."""
     said = session.client().contracts.act(id_, "block")
-    _done(session, "contract-blocked/1", said, f"blocked; {said['refused']} waiting offers refused")
+    _done(session, "contract-blocked/1", said, f"blocked; {said['refused']} waiting offers refused; undo: company contract unblock")
+
+
+@contract.command()
+@click.argument("company", metavar="COMPANY|ID")
+@pass_session
+def unblock(session: Session, company: str) -> None:
+    """Deal with a company again that was blocked."""
+    said = session.client().contracts.act(company, "unblock")
+    _done(session, "contract-unblocked/1", said, f"{said['company']} may send offers again")
+
+
+@contract.command()
+@pass_session
+def blocked(session: Session) -> None:
+    """List the companies that are blocked."""
+    found = session.client().contracts.blocked()
+    lines = "\n".join(f"{item['company']}  {item['name']}" for item in found["items"])
+    _done(session, "blocked-companies/1", found, lines or "none")
 
 
 @contract.command()
@@ -236,8 +258,9 @@ def verify(session: Session, file: Path) -> int:
             f"  accepted   {format_count(done['fragments'])} fragments, {done['core_ms'] / 1000:.1f} core-seconds, "
             f"{format_count(done['bytes'])} bytes (claimed: {format_count(claimed['fragments'])} fragments)"
         )
-        ended = "; ".join(f"{who}: {why}" for who, why in facts["causes"].items()) or "the time frame was over"
-        say(f"  state      {facts['state']}; {ended}")
+        ended = [f"{who}: {why}" for who, why in facts["causes"].items()]
+        ended = ended or (["the time frame was over"] if facts["state"] in OVER else [])
+        say("; ".join([f"  state      {facts['state']}", *ended]))
         say(f"  receipt    {facts['receipt']}")
     for fork in facts.get("forks", ()):
         say(f"  proof      {fork['company']} signed {safe(fork['what'])}")

@@ -22,9 +22,10 @@ def contract_table(items: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _left(c: Mapping[str, Any]) -> str:
+    put_off = ", put off" if c.get("later") else ""
     for name, what in (("answer_in_s", "to answer"), ("ends_in_s", "")):
         if c.get(name) is not None:
-            return f"{format_duration(c[name])} {what}".strip()
+            return f"{format_duration(c[name])} {what}".strip() + put_off
     return "-"
 
 
@@ -37,7 +38,8 @@ def contract_lines(c: Mapping[str, Any], *, brief: bool = False) -> list[str]:
     if c.get("ends_in_s") is not None:
         lines.append(f"  left      {format_duration(c['ends_in_s'])}; silence ends it in {format_duration(c['lease_left_s'] or 0)}")
     if c.get("answer_in_s") is not None:
-        lines.append(f"  answer    within {format_duration(c['answer_in_s'])}")
+        put_off = "; put off, so that nothing asks for it" if c.get("later") else ""
+        lines.append(f"  answer    within {format_duration(c['answer_in_s'])}{put_off}")
     if c["accepted"]["fragments"] or c["claimed"]["fragments"]:
         done, claimed = c["accepted"], c["claimed"]
         lines.append(

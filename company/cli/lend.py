@@ -10,7 +10,7 @@ import click
 
 from company.cli.framework import DURATION, SIZE, LazyGroup, Session, pass_session
 from company.cli.output import ago, counted, print_json, safe, say, size
-from company.config import parse_duration_s
+from company.config import format_duration, parse_duration_s
 from p2p.base.errors import UsageError
 
 
@@ -99,6 +99,7 @@ def _show(session: Session, view: dict[str, Any]) -> None:
         terms += [view["schedule"]] if view["schedule"] else []
         terms += [f"trust at least {view['min_trust']:g}"] if view["min_trust"] else []
         terms += [f"only to {', '.join(view['only_to'])}"] if view["only_to"] else []
+        terms += [f"at most {format_duration(view['max_frame_s'])} each"] if view["max_frame_s"] else []
         terms += [f"while its owner uses at most {view['max_load']:.0%} of this machine"] if view["max_load"] else []
         terms += ["on mains only"] if view["only_on_mains"] else []
         terms += [f"{size(view['max_memory_bytes'])} of memory in all"] if view["max_memory_bytes"] else []
@@ -111,6 +112,8 @@ def _show(session: Session, view: dict[str, Any]) -> None:
         }
         trusted = "offers of companies that computed for us are signed by themselves, within their credit"
         say(f"  signing   {asked.get(view['auto_accept'], trusted)}")
+        say(f"  who       {safe(view['who'])}")
+        say(f"  get       {safe(view['gives'])}")
         say(f"  never     a guest can never reach {'; '.join(view['never'])}")
     if view["promised"]:
         say(f"  promised  {counted(view['promised'], 'slot', 'slots')} under contracts")

@@ -30,13 +30,17 @@ class ContractsClient:
         return dict(self._transport.json("POST", "/api/v1/contracts", body, timeout_s=SLOW_S))
 
     def act(self, ref: str, action: str, **fields: Any) -> dict[str, Any]:
-        """send, accept, reject, counter, revoke, renew, later or block."""
+        """send, accept, reject, counter, revoke, renew, later, block or unblock; the last two take a company's id, too."""
         body = {k: v for k, v in fields.items() if v is not None}
         return dict(self._transport.json("POST", path_of("contracts", ref, action), body, timeout_s=SLOW_S))
 
     def discard(self, ref: str) -> None:
         """Forget a draft."""
         self._transport.request("DELETE", path_of("contracts", ref))
+
+    def blocked(self) -> dict[str, Any]:
+        """Companies that are dealt with no more."""
+        return dict(self._transport.json("GET", "/api/v1/blocked"))
 
     def receipts(self, ref: str) -> dict[str, Any]:
         """Halves of the receipt."""

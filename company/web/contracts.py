@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from company import contract_views as cv
 from company.chief.api.bodies import convert_untrusted
@@ -32,7 +32,7 @@ SECTIONS: Final = (
 )
 POLICY_FIELDS: Final = ("mode", "max_slots", "contracts_per_day", "core_hours_per_day")
 MIB: Final = 1 << 20
-ACTIONS: Final = ("accept", "reject", "withdraw", "counter", "renew", "revoke", "send", "discard", "later", "block")
+ACTIONS: Final = ("accept", "reject", "withdraw", "counter", "renew", "revoke", "send", "discard", "later", "block", "unblock")
 
 
 class ContractPages:
@@ -45,8 +45,10 @@ class ContractPages:
         """All of them, those first that wait for an answer."""
         found = await call.chief.contracts.list_contracts(None)
         by_section = {name: [c for c in found if c.section == name] for name, _, _ in SECTIONS}
-        policy = call.chief.contracts.borrow_policy()
-        return self._pages.show(call, "contracts.html", contracts=by_section, sections=SECTIONS, max_shown=MAX_SHOWN, policy=policy)
+        policy, blocked = call.chief.contracts.borrow_policy(), call.chief.contracts.blocked()[:MAX_SHOWN]
+        return self._pages.show(
+            call, "contracts.html", contracts=by_section, sections=SECTIONS, max_shown=MAX_SHOWN, policy=policy, blocked=blocked
+        )
 
     async def show(self, call: Call) -> Response:
         """One: what it says in plain language beside the exact text."""
@@ -98,7 +100,7 @@ class ContractPages:
     async def act(self, call: Call) -> Response:
         """Do what a button of a contract's page says; what is refused is said above the page as it is now."""
         fields = await read_form(call)
-        ref, action = call.arg("id"), call.arg("action")
+        ref, action = unquote(call.arg("id")), call.arg("action")
         if action not in ACTIONS:
             raise BadRequest("action-unknown", f"No action {action[:40]!r}.")
         try:
@@ -108,7 +110,7 @@ class ContractPages:
         except ParallelError as error:
             return await self._page(call, ref, problem_of(error, call.request.path), fields)
         at = f"{AT}/{quote(ref, safe='')}"
-        return redirect({"discard": AT, "later": f"{AT}#inbox", "block": f"{AT}#inbox"}.get(action, at))
+        return redirect({"discard": AT, "later": f"{AT}#inbox", "block": f"{AT}#inbox", "unblock": AT}.get(action, at))
 
     def endpoints(self) -> list[Endpoint]:
         """The routes."""
@@ -221,7 +223,11 @@ async def _block(port: Any, ref: str, fields: Mapping[str, str]) -> None:
     await port.block(ref)
 
 
+async def _unblock(port: Any, ref: str, fields: Mapping[str, str]) -> None:
+    await port.unblock(ref)
+
+
 _ACTS: Final[dict[str, Callable[[Any, str, Mapping[str, str]], Any]]] = {
     "accept": _accept, "reject": _reject, "withdraw": _reject, "counter": _counter, "renew": _renew, "revoke": _revoke, "send": _send,
-    "discard": _discard, "later": _later, "block": _block,
+    "discard": _discard, "later": _later, "block": _block, "unblock": _unblock,
 }  # fmt: skip

@@ -14,7 +14,10 @@ from p2p.net.http_types import Response
 
 AT: Final = "/network"
 MAX_SHOWN: Final = 200  # rows of a table; what is left out is said
-LEND_FIELDS: Final = ("max_workers", "schedule", "min_trust")
+LEND_FIELDS: Final = ("max_workers", "schedule", "min_trust", "auto_accept", "max_load")
+LEND_KEPT: Final = (  # what the form does not have: as the command line said it
+    "price_milli", "max_frame_s", "only_on_mains", "max_memory_bytes", "max_disk_bytes", "max_bandwidth_bytes"
+)  # fmt: skip
 SEARCH_FIELDS: Final = ("slots", "python")
 
 
@@ -75,7 +78,8 @@ class NetworkPages:
     async def lend(self, call: Call) -> Response:
         """Lend from now on, or only say what would be offered."""
         fields = await read_form(call)
-        wanted: dict[str, Any] = {k: fields[k] for k in LEND_FIELDS if fields.get(k)}
+        now = call.chief.network.lending()
+        wanted: dict[str, Any] = {k: getattr(now, k) for k in LEND_KEPT} | {k: fields[k] for k in LEND_FIELDS if fields.get(k)}
         if fields.get("duration"):
             wanted["until"] = time.time() + parse_duration_s(fields["duration"])
         wanted["only_to"] = fields.get("only_to", "").replace(",", " ").split()

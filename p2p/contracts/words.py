@@ -24,8 +24,9 @@ CAUSE_WORDS: Mapping[Cause, str] = {
 
 
 def causes_in_words(causes: Mapping[Role, Cause]) -> dict[str, str]:
-    """Who ended it and why; nobody, where the time frame ran out."""
-    return {role.name.lower(): CAUSE_WORDS[cause] for role, cause in sorted(causes.items())}
+    """Who ended it and why; where one side did, the other one's having no cause is not told."""
+    has_one = any(cause is not Cause.NONE for cause in causes.values())
+    return {role.name.lower(): CAUSE_WORDS[cause] for role, cause in sorted(causes.items()) if cause is not Cause.NONE or not has_one}
 
 
 def terms_in_words(terms: Terms) -> list[str]:

@@ -101,6 +101,13 @@ class FakeContractsPort:
         await self._do("block", ref)
         return 1
 
+    def blocked(self) -> list[cv.BlockedView]:
+        return [cv.BlockedView(company=OTHER, name=self.text)]
+
+    async def unblock(self, ref: str) -> cv.BlockedView:
+        self.done.append(("unblock", ref, None))
+        return self.blocked()[0]
+
     async def receipts(self, ref: str) -> list[cv.ReceiptView]:
         work = cv.WorkView(fragments=7, core_ms=7000, bytes=70)
         return [

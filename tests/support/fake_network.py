@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from company import network_views as nv
 from company.views import ReasonView
+from company.web.network import LEND_KEPT
 from p2p.base.errors import UsageError
 
 OTHER = "co-bbbbbbbbbbbbbbbb"
@@ -90,7 +91,9 @@ class FakeNetwork:
         view = nv.LendingView(
             state="lending", text=f"{request.max_workers} slots on 1 machine are offered.", max_workers=request.max_workers,
             schedule=request.schedule, min_trust=request.min_trust, only_to=request.only_to, capabilities=["spare/v1/x"], published=["x"],
-            stored_on=3, preview=request.preview,
+            stored_on=3, preview=request.preview, auto_accept=request.auto_accept, max_load=request.max_load, who=self.text,
+            gives=self.text,
+            never=[self.text], **{k: getattr(request, k) for k in LEND_KEPT},
         )  # fmt: skip
         if not request.preview:
             self.lent = view

@@ -25,7 +25,7 @@ from company.chief.contracts.notes import Notes
 from company.chief.contracts.service import ContractService
 from company.chief.contracts.showing import shown_id
 from company.chief.contracts.trust import halves_untrusted, head_untrusted
-from company.chief.facade import Conflict
+from company.chief.facade import Conflict, NotFound
 from company.chief.network.lending import Facts as LendingFacts
 from company.chief.network.lending import Policy, Standing
 from company.chief.store import meta
@@ -33,7 +33,7 @@ from company.chief.store.store import Store
 from p2p.base.clock import UnixTime
 from p2p.base.errors import MalformedMessage
 from p2p.base.frames import Frame
-from p2p.base.keys import Identity
+from p2p.base.keys import Identity, company_id_text
 from p2p.base.schema import Message
 from p2p.contracts import book as b
 from p2p.contracts import events as e
@@ -42,6 +42,7 @@ from p2p.contracts.export import read_export_untrusted, verify_export
 from p2p.contracts.signing import Signed, Signer
 from p2p.contracts.table import State
 from p2p.contracts.terms import Cause, Facts, Role, Terms, terms_digest
+from p2p.dht.limits import Buckets
 from tests.support.contract_world import NET, TERMS
 
 BORROWER, LENDER, STRANGER = Identity(b"b" * 32), Identity(b"l" * 32), Identity(b"s" * 32)
@@ -270,6 +271,20 @@ async def test_a_renewal_binds_to_its_text_and_is_in_force_on_both_sides_and_a_r
         await borrower.driver.wait_durable()
 
 
+async def test_an_amendment_that_was_never_in_force_is_not_shown_as_the_text_of_what_is_over(tmp_path: Path) -> None:
+    async with two(tmp_path, auto=True) as (borrower, lender):
+        view = await borrower.desk.request(cv.ContractRequest(company="lender", slots=1))
+        await until(lambda: State.ACTIVE in lender.changed and State.ACTIVE in borrower.changed)
+        asked = await borrower.desk.renew(view.id, cv.ContractRenew(more_s=600))
+        assert asked.time_frame_s == view.time_frame_s + 600 and asked.differences
+        await borrower.desk.revoke(view.id, cv.ContractRevoke(notice_s=0))
+        await until(lambda: State.RATED in lender.changed and State.RATED in borrower.changed)
+        over = await borrower.desk.contract(view.id)
+        assert (over.time_frame_s, over.digest, over.differences) == (view.time_frame_s, view.digest, [])
+        assert over.causes == {"borrower": "the work was done"}
+        assert [half.causes for half in await borrower.desk.receipts(view.id)] == [{"borrower": "the work was done"}] * 2
+
+
 async def test_a_thousand_offers_of_one_stranger_stay_bounded(tmp_path: Path) -> None:
     async with two(tmp_path, auto=False) as (_, lender):
         other = Store.open(tmp_path / "s.sqlite")
@@ -291,6 +306,19 @@ async def test_a_thousand_offers_of_one_stranger_stay_bounded(tmp_path: Path) ->
             await stranger.driver.wait_durable()
             await trio.testing.wait_all_tasks_blocked(0.05)
             assert lender.desk.waiting() == 0
+            await lender.driver.wait_durable()
+            company = company_id_text(stranger.identity.public)
+            assert [c.company for c in lender.desk.blocked()] == [company]
+            for nobody in ("co-nobody", shown_id(b"q" * 32), ""):
+                with pytest.raises(NotFound):
+                    await lender.desk.unblock(nobody)
+            assert (await lender.desk.unblock(company[:10])).company == company and lender.desk.blocked() == []
+            again = Notes(lender.store)
+            await again.load()
+            assert not again.blocked, "also after a restart"
+            lender.driver.offers = Buckets(1.0, 8.0, 16)  # what the flood used up is not of interest here
+            stranger.driver.order(b.Key(LENDER.public, b"y" * 32), e.Propose(TERMS, 600, UnixTime(1_790_000_000)))
+            await until(lambda: lender.desk.waiting() == 1)
             await lender.driver.wait_durable()
         finally:
             stranger.writing.is_stuck, stranger.peers = True, {}

@@ -24,7 +24,7 @@ COMMANDS = {
     *(f"network bootstrap {v}" for v in ["list", "add", "rm", "test"]),
     "lend status", "lend stop", "borrow search", "borrow request", "borrow policy", "tracker", "reputation explain", "reputation show",
     *(f"contract {v}" for v in ["accept", "block", "counter", "discard", "export", "later", "list", "receipts", "reject", "renew"]),
-    *(f"contract {v}" for v in ["revoke", "send", "show", "verify"]),
+    *(f"contract {v}" for v in ["revoke", "send", "show", "verify", "amend", "blocked", "unblock"]),
     "admin backup", "admin restore",
 }  # fmt: skip
 

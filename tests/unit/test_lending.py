@@ -11,7 +11,19 @@ import trio
 import trio.testing
 
 from company.chief.network.advertising import Advertising
-from company.chief.network.lending import Facts, Policy, checked, is_due, is_trusted, may_borrow, policy_as_json, policy_of_json, standing
+from company.chief.network.lending import (
+    Facts,
+    Policy,
+    checked,
+    is_due,
+    is_trusted,
+    may_borrow,
+    policy_as_json,
+    policy_of_json,
+    standing,
+    what_they_get,
+    who_may_ask,
+)
 from company.chief.network.questions import Question
 from company.chief.network.schedule import parse_schedule
 from company.chief.network.service import NetworkService
@@ -38,6 +50,16 @@ def test_slots_and_machines_are_said_and_no_more_than_allowed_is_offered() -> No
     (offer,) = said.advertisements
     assert (offer.capability, offer.slots, offer.speed) == ("spare/v1/x86_64/py3.11/bubblewrap", 8, 900)
     assert standing(Policy(max_slots=50), FACTS).advertisements[0].slots == 12  # what is idle
+
+
+def test_an_owner_reads_who_may_ask_and_what_they_get() -> None:
+    open_to_all = Policy(max_slots=2)
+    assert "also one of which nothing is known" in who_may_ask(open_to_all)
+    assert "at least 0.3" in who_may_ask(Policy(max_slots=2, min_trust_permille=300))
+    assert who_may_ask(Policy(max_slots=2, only_to=("co-aaaaaaaaaaaaaaaa",))) == "only the companies that are named"
+    gives = what_they_get(open_to_all, standing(open_to_all, FACTS))
+    assert "up to 2048 MiB" in gives and "no favours asked" in gives
+    assert "2 favours per core-second" in what_they_get(Policy(max_slots=2, price_milli=2000), standing(None, FACTS))
 
 
 @pytest.mark.parametrize(

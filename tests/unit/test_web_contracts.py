@@ -80,6 +80,8 @@ async def test_each_button_does_what_it_says(browser: Browser, contracts: FakeCo
     assert await press(INBOX, "reject", reason="not now", retry_after="2h") == f"/contracts/{INBOX}"
     assert await press(INBOX, "later") == "/contracts#inbox"
     assert await press(INBOX, "block") == "/contracts#inbox"
+    assert f'action="/contracts/{OTHER}/unblock"' in (await browser.get("/contracts")).text
+    assert await press(OTHER, "unblock") == "/contracts"
     assert await press(INBOX, "counter", slots="1", time_frame="90m", memory="1GiB", price="0.5", reason="less") == f"/contracts/{INBOX}"
     assert await press(DRAFT, "send", digest=DIGEST) == f"/contracts/{DRAFT}"
     assert await press(DRAFT, "discard") == "/contracts"
@@ -91,6 +93,7 @@ async def test_each_button_does_what_it_says(browser: Browser, contracts: FakeCo
         ("reject", cv.ContractReject(reason="not now", retry_after_s=7200)),
         ("later", None),
         ("block", None),
+        ("unblock", None),
         ("counter", cv.ContractCounter(slots=1, time_frame_s=5400, memory_mib=1024, price_milli=500, reason="less")),
         ("send", DIGEST),
         ("discard", None),
@@ -162,7 +165,7 @@ async def test_what_is_refused_is_said_above_the_contract_and_what_was_typed_sta
 
 @pytest.mark.parametrize(
     "path", [f"contracts/{INBOX}/{a}" for a in ("accept", "reject", "counter", "later", "block", "revoke", "renew", "send", "discard")]
-    + ["contracts/new", "contracts/policy", f"reputation/{OTHER}/ask"],
+    + ["contracts/new", "contracts/policy", f"contracts/{OTHER}/unblock", f"reputation/{OTHER}/ask"],
 )  # fmt: skip
 async def test_no_form_works_without_its_token_or_for_a_viewer(browser: Browser, contracts: FakeContractsPort, path: str) -> None:
     fields = {"digest": DIGEST, "company": OTHER, "slots": "1", "more": "1h"}

@@ -58,6 +58,13 @@ async def test_lending_is_previewed_begun_and_stopped(browser: Browser, network:
     assert isinstance(asked, nv.LendRequest) and asked.only_to == [OTHER, "x"] and asked.min_trust == 0.2
     assert asked.until is not None and 7000 < asked.until - time.time() <= 7200
     assert "only to co-bbbbbbbbbbbbbbbb, x" in (await browser.get("/network")).text
+    network.lent.max_memory_bytes, network.lent.only_on_mains = 1 << 30, True  # said on the command line
+    await browser.post("/network/lend", fields | {"do": "lend", "auto_accept": "any", "max_load": "0.3"})
+    changed = network.done[-1]
+    assert isinstance(changed, nv.LendRequest) and (changed.max_memory_bytes, changed.only_on_mains) == (1 << 30, True)
+    assert (changed.auto_accept, changed.max_load) == ("any", 0.3)
+    page = await browser.get("/network")
+    assert 'value="any" selected' in page.text and "What a guest can never reach" in page.text
     await browser.post("/network/lend/stop", {"csrf": csrf, "now": "1"})
     assert network.done[-1] == "stop now"
     await browser.post("/network/lend/stop", {"csrf": csrf})

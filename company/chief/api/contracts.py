@@ -83,7 +83,17 @@ async def later(call: Call) -> Response:
 
 async def block(call: Call) -> Response:
     """Deal with this company no more."""
-    return json_reply({"refused": await call.chief.contracts.block(call.arg("id"))})
+    return json_reply({"refused": await call.chief.contracts.block(unquote(call.arg("id")))})
+
+
+async def blocked(call: Call) -> Response:
+    """Who is dealt with no more."""
+    return list_reply(call.chief.contracts.blocked())
+
+
+async def unblock(call: Call) -> Response:
+    """Deal with this company again."""
+    return json_reply(await call.chief.contracts.unblock(unquote(call.arg("id"))))
 
 
 async def receipts(call: Call) -> Response:
@@ -149,7 +159,9 @@ def contract_endpoints() -> list[Endpoint]:
         make("POST", f"{one}/revoke", revoke, "operator", "End it, in force at once", body=cv.ContractRevoke, **info),
         make("POST", f"{one}/renew", renew, "operator", "Propose the same for longer", body=cv.ContractRenew, **info),
         make("POST", f"{one}/later", later, "operator", "Leave it in the inbox, without the badge", **info),
-        make("POST", f"{one}/block", block, "operator", "Deal with this company no more", answer=_JSON),
+        make("POST", f"{one}/block", block, "operator", "Deal with this company, or that of this contract, no more", answer=_JSON),
+        make("POST", f"{one}/unblock", unblock, "operator", "Deal with this company again", answer=cv.BlockedView),
+        make("GET", "/blocked", blocked, "viewer", "Companies that are dealt with no more", answer=cv.BlockedView, is_list=True),
         make("GET", f"{one}/receipts", receipts, "viewer", "Halves of the receipt", answer=cv.ReceiptView, is_list=True),
         make("GET", f"{one}/export", export, "viewer", "Every signed message, for verifying anywhere", answer=_BYTES),
         make("GET", "/borrow/policy", borrow_policy, "viewer", "What is borrowed for jobs by itself", answer=cv.BorrowPolicyView),

@@ -210,9 +210,8 @@ class Desk:
         return self.info(key)
 
     async def block(self, ref: str) -> int:
-        """Deal with this company no more: its waiting offers are refused. Returns how many."""
-        key, _ = self._acting(ref)
-        return await self.block_company(key.peer)
+        """Deal with a company no more, named by its id or by a contract: its waiting offers are refused. Returns how many."""
+        return await self.block_company(await self._company(ref))
 
     async def block_company(self, peer: bytes) -> int:
         """The same by its key."""
@@ -224,6 +223,28 @@ class Desk:
         await self.driver.wait_durable()
         self.driver.book.blocked.add(peer)  # after the refusals were signed
         return refused
+
+    def blocked(self) -> list[cv.BlockedView]:
+        """Companies that are dealt with no more, the newest first."""
+        return [cv.BlockedView(company=company_id_text(key), name=self.name_of(key)) for key in reversed(self.notes.blocked)]
+
+    async def unblock(self, ref: str) -> cv.BlockedView:
+        """Deal with one of them again. Raises `NotFound`."""
+        found = [key for key in self.notes.blocked if company_id_text(key).startswith(ref) and len(ref) >= 7]
+        found = found or [key for key in self.notes.blocked if ref and self.name_of(key) == ref]
+        peer = found[0] if len(found) == 1 else None if found or ref.startswith("co-") else await self._company(ref)
+        if peer not in self.notes.blocked:
+            raise NotFound("company-not-blocked", f"{ref[:40]!r} names no company that is blocked.", hint="company contract blocked")
+        await self.notes.unblock(peer)
+        self.driver.book.blocked.discard(peer)
+        return cv.BlockedView(company=company_id_text(peer), name=self.name_of(peer))
+
+    async def _company(self, ref: str) -> bytes:
+        """The company with this id, or the other one of a contract, also of one that is over."""
+        if ref.startswith("co-"):
+            return (await self.party(ref)).key
+        key = self._live_key(ref)
+        return key.peer if key is not None else (await self.archive.find(ref)).peer
 
     # ---- receipts ----------------------------------------------------------------------------------------------------------
     async def receipts(self, ref: str) -> list[cv.ReceiptView]:

@@ -58,6 +58,12 @@ class Front:
     async def block(self, ref: str) -> int:
         return await self.desk.block(ref)
 
+    def blocked(self) -> list[cv.BlockedView]:
+        return self.desk.blocked()
+
+    async def unblock(self, ref: str) -> cv.BlockedView:
+        return await self.desk.unblock(ref)
+
     async def receipts(self, ref: str) -> list[cv.ReceiptView]:
         return await self.desk.receipts(ref)
 

@@ -67,6 +67,12 @@ class ContractsOff:
     async def block(self, ref: str) -> int:
         self._refuse()
 
+    def blocked(self) -> list[cv.BlockedView]:
+        return []
+
+    async def unblock(self, ref: str) -> cv.BlockedView:
+        self._refuse()
+
     async def receipts(self, ref: str) -> list[cv.ReceiptView]:
         self._refuse()
 

@@ -94,7 +94,7 @@ def _open_text(a: Agreement) -> tuple[Terms | None, Terms | None]:
     """The text that waits for an answer, and the one before it."""
     if a.state is State.OFFERED and a.suggestion:
         return _terms(a.suggestion), a.terms
-    if a.amendment is not None:
+    if a.amendment is not None and a.state in LIVE:  # with the contract's end it is void
         return a.amendment.terms, a.terms
     offers = [s for s in (a.out if a.role is Role.BORROWER else a.came) if isinstance(s.message, m.Offer)]
     if a.state is State.OFFERED and len(offers) > 1:
@@ -142,7 +142,7 @@ def _reason_of(a: Agreement, state: State) -> ReasonView | None:
 
 
 def _said(nack: m.Nack | None) -> str:
-    return f": {nack.text or nack.reason}." if nack is not None and (nack.text or nack.reason) else "."
+    return f": {(nack.text or nack.reason).rstrip('.')}." if nack is not None and (nack.text or nack.reason) else "."
 
 
 def _work(facts: Facts) -> cv.WorkView:

@@ -137,6 +137,23 @@ def _advertisement(policy: Policy, facts: Facts, slots: int, python: str) -> Adv
     )  # fmt: skip
 
 
+def who_may_ask(policy: Policy) -> str:
+    """In words, for the owner."""
+    if policy.only_to:
+        return "only the companies that are named"
+    if policy.min_trust_permille > 1000 * NEWCOMER_TRUST:
+        return f"companies trusted at least {policy.min_trust_permille / 1000:g}; one of which nothing is known has {NEWCOMER_TRUST:.2g}"
+    return "any company of the network, also one of which nothing is known"
+
+
+def what_they_get(policy: Policy, standing: Standing) -> str:
+    """The same for what a company has of a contract."""
+    memory = max((a.memory_mib for a in standing.advertisements), default=0)
+    most = f" up to {memory} MiB of memory each," if memory else ""
+    price = f"{policy.price_milli / 1000:g} favours per core-second at least" if policy.price_milli else "no favours asked"
+    return f"slots for the time of a contract,{most} that run the one processor it names, sandboxed and at the lowest priority; {price}"
+
+
 def most_slots(policy: Policy, memory_mib: int, disk_mib: int, promised: tuple[int, int]) -> int:
     """How many slots of this size the caps leave. ``promised``: MiB of memory and of scratch under other contracts."""
     found = MAX_SLOTS

@@ -14,7 +14,7 @@ from company.chief.network.asking import Asking, capability_of
 from company.chief.network.contacts import company_of_node
 from company.chief.network.finding import Finding
 from company.chief.network.ground import Ground
-from company.chief.network.lending import NEVER_REACHED, Policy, Standing, checked
+from company.chief.network.lending import NEVER_REACHED, Policy, Standing, checked, what_they_get, who_may_ask
 from company.chief.network.outreach import Outreach
 from company.chief.network.peer_door import PeerDoor
 from company.chief.network.relay import RelayDesk
@@ -225,6 +225,7 @@ class NetworkService:
             view.max_bandwidth_bytes = policy.bandwidth_cap
             view.price_milli, view.max_frame_s = policy.price_milli, policy.max_frame_s
             view.auto_accept, view.never = policy.auto_accept, list(NEVER_REACHED)
+            view.who, view.gives = who_may_ask(policy), what_they_get(policy, standing)
         view.promised = self.ground.promised()
         view.slots = max((a.slots for a in standing.advertisements), default=0)
         view.capabilities = [a.capability for a in standing.advertisements]
