@@ -205,7 +205,9 @@ def test_list_filters_and_changes_jobs(visit: Visit, slow_job: Job) -> None:
 def test_keyboard_alone_goes_all_the_way(visit: Visit, company: RunningCompany, slow_job: Job) -> None:
     v = visit(logged_in=False)
     v.page.goto(company.client.login_link())
-    v.page.keyboard.press("Enter")  # the button has the focus
+    # autofocus comes with the first frame that is drawn, which may be after the page has loaded
+    expect(v.page.get_by_role("button")).to_be_focused()
+    v.page.keyboard.press("Enter")
     v.page.wait_for_url(v.at + "/")
     v.page.keyboard.press("Tab")
     expect(v.page.get_by_role("link", name="Skip to content")).to_be_focused()
