@@ -99,7 +99,10 @@ class MergeChild:
         await self._child.aclose()
 
     async def run(self, feed: Feed) -> MergeResult | MergeError:
-        """Stream the results, take the value, shape the final file. Raises `Unavailable`, `OSError`: what ``feed`` and the disk raise."""
+        """Stream the results, take the value, shape the final file. Raises `Unavailable`, `OSError`: what ``feed`` and the disk raise.
+
+        A child that has merged is dead when this returns; `aclose` is the caller's in any case.
+        """
         child = self._child
         try:
             async with trio.open_nursery() as nursery:
@@ -119,9 +122,6 @@ class MergeChild:
             if isinstance(known, (Unavailable, OSError)):
                 raise known from None
             return _merge_error(known)
-        finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-                await child.aclose()
         if isinstance(value, MergeError):
             return value
         try:

@@ -94,6 +94,7 @@ class Merging:
     async def _merge(self, runtime: JobRuntime, go: trio.Event) -> MergeResult | MergeError:
         blank: Blank | None = None
         child: MergeChild | MergeError | None = None
+        ended: MergeResult | MergeError | None = None
         try:
             try:
                 # the merge of an executor's job is a stub: nothing is to be made ready for it
@@ -103,14 +104,13 @@ class Merging:
                 child = await MergeChild.start(self._sandbox, plan, blank.child if blank else None)
             except (ParallelError, OSError) as error:
                 return MergeError("sandbox-failed", "", str(error), "")
-            return await child.run(self._feed(runtime, go)) if isinstance(child, MergeChild) else child
+            ended = await child.run(self._feed(runtime, go)) if isinstance(child, MergeChild) else child
+            return ended
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-                if isinstance(child, MergeChild):
-                    await child.aclose()
-                if blank is not None:
-                    await blank.child.aclose()
-                    shutil.rmtree(blank.folder, ignore_errors=True)
+            if isinstance(ended, MergeResult):  # the child is dead: nobody is to wait for what the kernel still keeps of it
+                self._nursery.start_soon(_clear_away, child, blank)
+            else:  # a second run, which may have the same folders, begins when nothing of this one is left
+                await _clear_away(child, blank)
 
     def _plan(self, runtime: JobRuntime, blank: Blank | None) -> MergePlan:
         attempt = runtime.row.merge_attempt + 1
@@ -145,6 +145,15 @@ class Merging:
                 await news.wait()
                 with trio.move_on_after(EARLY_S):
                     await go.wait()
+
+
+async def _clear_away(child: MergeChild | MergeError | None, blank: Blank | None) -> None:
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+        if isinstance(child, MergeChild):
+            await child.aclose()
+        if blank is not None:
+            await blank.child.aclose()
+            shutil.rmtree(blank.folder, ignore_errors=True)
 
 
 def _unwritable(job: str, folder: Path, error: OSError) -> Reason:

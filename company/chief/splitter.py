@@ -52,12 +52,14 @@ Produced = Callable[[int, Sizes, list[float] | None, memoryview, dict[int, Large
 
 
 async def run_split(
-    sandbox: Sandbox, plan: SplitPlan, *, on_count: Callable[[int | None], None], on_fragments: Produced, blank: Child | None = None
-) -> int | SplitError:
+    sandbox: Sandbox, plan: SplitPlan, *, on_count: Callable[[int | None], None], on_fragments: Produced, blank: Child | None = None,
+    leave: Callable[[Child], None] | None = None,
+) -> int | SplitError:  # fmt: skip
     """Run split to its end and return the number of fragments, or why it stopped.
 
     ``on_fragments`` is awaited before the next frame is read: it returns when the window has room again. ``blank``: a child that
-    sees the data where the plan says, closed when this returns; else one is started.
+    sees the data where the plan says, closed when this returns; else one is started. ``leave``: takes over the closing of a child
+    that has ended in its own time, for which nobody is to wait (its control groups alone take the kernel tens of milliseconds).
     """
     profile = Profile(
         role="split",
@@ -71,10 +73,20 @@ async def run_split(
             nursery.start_soon(_watch, child)
             ended = await _run_in(child, plan, on_count, on_fragments)
             nursery.cancel_scope.cancel()
-        return ended
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-            await child.aclose()
+    except BaseException:
+        await close_within(child)
+        raise
+    if leave is None:
+        await close_within(child)
+    else:
+        leave(child)
+    return ended
+
+
+async def close_within(child: Child, limit_s: float = 10.0) -> None:
+    """Close it though the caller is being cancelled, for ``limit_s`` at most."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + limit_s):
+        await child.aclose()
 
 
 async def _run_in(child: Child, plan: SplitPlan, on_count: Callable[[int | None], None], on_fragments: Produced) -> int | SplitError:

@@ -16,9 +16,10 @@ from company.chief.commit import Committer
 from company.chief.digests import SplitCheck, range_digest
 from company.chief.requirement_wheels import RequirementWheels
 from company.chief.runtime import JobRuntime
-from company.chief.splitter import SplitError, SplitPlan, run_split
+from company.chief.splitter import SplitError, SplitPlan, close_within, run_split
 from company.chief.store import artifacts, failures, outcomes
 from company.chief.window import Large, window_limit
+from company.sandbox.child import Child
 from company.sandbox.sandbox import Sandbox
 from p2p.base.errors import Action, ParallelError, Reason
 from p2p.base.frames import Sizes
@@ -87,9 +88,13 @@ class Splitting:
                     site=await self._wheels.environment(runtime.requirements),
                 )  # fmt: skip
                 blank = self._blanks.take_for_data(plan.data, plan.data_name, memory_bytes=plan.memory_bytes, site=plan.site)
+
+                def leave(child: Child) -> None:
+                    self._nursery.start_soon(close_within, child)
+
                 try:
                     ended = await run_split(
-                        self._sandbox, plan, on_count=counted, on_fragments=produced, blank=blank.child if blank else None
+                        self._sandbox, plan, on_count=counted, on_fragments=produced, blank=blank.child if blank else None, leave=leave
                     )
                 finally:
                     if blank is not None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import trio
 
 from company.chief.blanks import Blanks
+from company.chief.splitter import SplitPlan, close_within, run_split
 from company.package import DEFAULT_MEMORY_BYTES
-from company.sandbox import Sandbox, wire
-from p2p.base.codec import decode_value
+from company.sandbox import Child, Sandbox, wire
+from p2p.base.codec import decode_value, encode_value
 
 SPLIT = b"def split(data):\n    yield data.name\n    yield data.read_text()\n"
 DEADLINE_S = 60
@@ -50,3 +52,31 @@ async def test_a_blank_split_child_sees_the_data_of_the_job_it_gets_and_nothing_
         await ready(blanks, "split")
         nursery.cancel_scope.cancel()
     assert [path.name for path in root.iterdir()] == ["split-1"], "blank children left their folders behind"
+
+
+async def test_the_end_of_split_is_told_before_its_child_is_closed_and_a_cancelled_one_is_closed_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "datasets"
+    folder.mkdir(mode=0o755)
+    data = folder / "numbers.txt"
+    data.write_text("3")
+    left: list[Child] = []
+    endless = b"def split(data):\n    n = 0\n    while True:\n        yield n\n        n += 1\n"
+
+    async def nothing(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async with Sandbox.open(home=tmp_path, stage=[folder]) as sandbox:
+        plan = SplitPlan(
+            job="j-1", files={"split.py": SPLIT}, params=encode_value({}), data=data, data_name=data.name,
+            memory_bytes=DEFAULT_MEMORY_BYTES, spool=tmp_path / "spool",
+        )  # fmt: skip
+        with trio.fail_after(DEADLINE_S):
+            assert await run_split(sandbox, plan, on_count=lambda _: None, on_fragments=nothing, leave=left.append) == 2
+            (child,) = left
+            assert child.is_alive, "its closing is somebody else's"
+            await close_within(child)
+            with trio.move_on_after(1):
+                await run_split(
+                    sandbox, replace(plan, files={"split.py": endless}), on_count=lambda _: None, on_fragments=nothing, leave=left.append
+                )
+        assert left == [child], "a cancelled one is not left to others"
