@@ -126,7 +126,7 @@ class Engine:
                     pass
         event = ev.OutcomeArrived(
             worker=worker, token=message.token, job=message.job, first=message.first, count=message.count, last=message.last,
-            ok=ok, raised=cut.raised, run_us=message.run_us, is_whole_only=is_whole_only,
+            ok=ok, raised=cut.raised, run_us=message.run_us, result_bytes=cut.result_bytes, is_whole_only=is_whole_only,
         )  # fmt: skip
         details = {d.index: d for d in cut.details(message.first)} if cut.raised else {}
         # a fragment that failed alone has no result, and so no row that would name its part of the log

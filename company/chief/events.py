@@ -138,10 +138,8 @@ class FragmentError:
 
 @record(kw_only=True)
 class OutcomeArrived:
-    """Results of part of a batch. ``ok``: maximal runs of fragments without error.
-
-    ``is_whole_only``: it can be checked only as a whole (split has not come this far again since a restart); take all of it or nothing.
-    """
+    """Results of part of a batch. ``ok``: maximal runs of fragments without error. ``is_whole_only``: it can be checked only as a
+    whole (split has not come this far again since a restart); take all of it or nothing."""
 
     worker: str
     token: int
@@ -152,6 +150,7 @@ class OutcomeArrived:
     ok: tuple[Range, ...]
     raised: tuple[int, ...]
     run_us: int
+    result_bytes: int = 0
     is_whole_only: bool = False
 
 

@@ -29,6 +29,8 @@ Phase = Literal["queued", "splitting", "running", "merging", "done", "failed", "
 ENDED: frozenset[str] = frozenset({"done", "failed", "cancelled"})
 ORIGIN = Monotonic(0.0)
 NEARLY_S = 1.0  # starting a merge child takes about a tenth of this
+MUCH_BYTES = 16 << 20  # of results, which take a while to merge,
+MERGE_BYTES_PER_S = 200e6  # at about this speed on its way to a merge that does nothing
 STREAM_PARTS = 2  # of what has come from a client, a slot takes half of its share: it will ask again long before more has come
 AGAIN_LOOK = 65_536  # fragments of a range to run again that are offered to the batcher at once
 
@@ -67,6 +69,7 @@ class JobRun:
     first_lease: Monotonic | None = None
     first_result: Monotonic | None = None
     last_result: Monotonic | None = None
+    result_bytes: int = 0
     run_us: int = 0
     copied_us: float = 0.0  # spent on backup copies that are over
     explain: Callable[[JobRun], Reason | None] | None = field(default=None, repr=False)
@@ -230,11 +233,16 @@ class JobRun:
         return self.batcher.next_batch(sizes, costs, self.unbatched, slots, speed)
 
     def is_nearly_over(self, slots: int) -> bool:
-        """Whether what remains will take less than `NEARLY_S`: time to start what comes after the last fragment."""
-        if self.remaining is None:
+        """Whether it is time to start what comes after the last fragment.
+
+        What remains takes less than `NEARLY_S`, or, where there is much to merge, no longer than merging what is there already.
+        """
+        is_much = self.result_bytes >= MUCH_BYTES and not self.foreign.is_open
+        if self.remaining is None and not is_much:
             return False
-        left_s = self.estimator.expected_s(self.remaining, max(1, slots))
-        return self.remaining == 0 or (left_s is not None and left_s < NEARLY_S)
+        left_s = self.expected_s
+        allowed_s = max(NEARLY_S, self.result_bytes / MERGE_BYTES_PER_S) if is_much else NEARLY_S
+        return self.remaining == 0 or (left_s is not None and left_s / max(1, slots) < allowed_s)
 
     def observe(self, count: int, size_bytes: int, cost: float | None, run_us: int) -> None:
         """Learn what a finished batch, or part of one, took."""
@@ -254,7 +262,7 @@ class JobRun:
         self.done, self.dead, self.held_back, self.doubled = RangeSet(), RangeSet(), RangeSet(), RangeSet()
         self.foreign = Foreign(self.foreign.abroad, self.foreign.why, caught=self.foreign.caught)
         self.book = RetryBook(tries=self.spec.retries)
-        self.failed_once = 0
+        self.failed_once = self.result_bytes = 0
         self.batcher = new_batcher(cast(Kind, self.spec.batching))
         self.model = self.batcher.model if isinstance(self.batcher, Adaptive) else RateModel()
         self.drop_work()
@@ -262,6 +270,7 @@ class JobRun:
         self.total = self.expected = None
         self.split = "none"
         self.phase = "queued"
+        self.merge_prepared = False
 
     def drop_work(self) -> None:
         """The job is over: nothing of it will be handed out."""

@@ -47,6 +47,11 @@ class Cut:
     logs: memoryview
     large: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # index -> (size, digest)
 
+    @property
+    def result_bytes(self) -> int:
+        """Of all results, those in files of their own included."""
+        return len(self.results) + sum(size for size, _ in self.large.values())
+
     def slice(self, outcome_first: int, first: int, count: int) -> tuple[Sizes, memoryview]:
         """Sizes and bytes of the results ``first .. first+count``."""
         a = first - outcome_first

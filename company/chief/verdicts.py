@@ -87,6 +87,7 @@ class Verdicts:
         if fresh:
             job.first_result = now if job.first_result is None else job.first_result
             job.last_result = now
+            job.result_bytes += event.result_bytes
             self._books.touched.add(job.id)
         return fresh
 
