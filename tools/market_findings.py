@@ -1,0 +1,109 @@
+"""The exact market over several seeds: ``python -m tools.market_findings [FOLDER]`` (about three minutes of one core).
+
+Draws what each kind of cheat takes beside its bound, over time, and writes a table of means with 95 % intervals (Student's t).
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from simulator.churn import PRESETS
+from simulator.market_bounds import most_taken
+from simulator.market_exact import MarketRules, MarketWorld
+from simulator.runs import at_path
+from simulator.scenario import Plot, rounded
+from simulator.scenario_exact_market import measures
+from simulator.svg import draw
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE_HOUR_MS: Final = 3_600_000
+ATTACK_SEEDS: Final = 4
+ATTACK_HOURS: Final = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
+SEEDS: Final = 6
+T95: Final = {5: 2.571, 3: 3.182}  # Student's t, by degrees of freedom
+KINDS: Final = ("free-rider", "over-claimer", "slanderer", "exit-scam", "saboteur")
+ROWS: Final = {
+    "contracts": "contracts", "crashes": "crashes", "useful_after_hours": "hours until a newcomer is helped, median",
+    "detected": "share of saboteurs caught", "detection_hours": "hours until a saboteur is caught", "error_rate": "wrong among accepted",
+    "accepted_share": "share of what came in that was accepted", "share_per_free_rider": "a free rider's share of an honest one's",
+    "slowdown": "time of a job, as a share of what own workers alone take", "gini": "Gini coefficient of what was received",
+    "over_credit_core_hours": "core-hours beyond credit", "forks": "proofs of forks", "bytes_per_s_per_company": "bytes/s per company",
+}  # fmt: skip
+
+
+def attack(kind: str, seed: int, *, whitewash: bool = False) -> list[float]:
+    """Core-hours that one lender lost at worst, by hour."""
+    rules = MarketRules(
+        companies=20, workers=6, hours=ATTACK_HOURS[-1], kinds={kind: 0.25}, whitewash=whitewash, load=1.2, job_hours=8.0, epoch_s=600,
+        frame_s=1800,
+    )  # fmt: skip
+    world, found = MarketWorld(rules, seed), []
+    for hour in ATTACK_HOURS:
+        world.engine.run(until=hour * 3600)
+        found.append(most_taken(world, kind) / CORE_HOUR_MS)
+    return found
+
+
+def attacks() -> Plot:
+    """Every kind beside the bound: the worst of all seeds."""
+    curves: dict[str, Sequence[float | None]] = {}
+    for name, kind, whitewash in [(k, k, False) for k in KINDS] + [("free-rider with new names", "free-rider", True)]:
+        runs = [attack(kind, seed, whitewash=whitewash) for seed in range(1, ATTACK_SEEDS + 1)]
+        curves[name] = [round(max(column), 6) for column in zip(*runs, strict=True)]
+    curves["bound: a newcomer's floor"] = [1.0] * len(ATTACK_HOURS)
+    return Plot("what a cheat takes of one lender, unvouched for, at worst", "hours", "core-hours", list(ATTACK_HOURS), curves)
+
+
+def market(seed: int) -> dict[str, Any]:
+    """A day of sixty companies."""
+    rules = MarketRules(
+        companies=60, kinds={"free-rider": 0.25, "saboteur": 0.05}, churn=PRESETS["weibull-kad"], epoch_s=1200, lease_s=3600,
+        validate_every=997,
+    )  # fmt: skip
+    world = MarketWorld(rules, seed)
+    world.run()
+    found = measures(world)
+    accepted, received = (sum(getattr(c.tally, name) for c in world.companies) for name in ("accepted", "received"))
+    return dict(rounded({**found, "accepted_share": accepted / max(1.0, received)}))
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean and half the width of its 95 % interval."""
+    if len(values) < 2:
+        return f"{values[0]:.3g}" if values else "-"
+    half = T95.get(len(values) - 1, 2.0) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.fmean(values):.3g} ± {half:.2g}"
+
+
+def table(runs: Sequence[dict[str, Any]]) -> str:
+    """One row per number; runs that have none are left out, and counted."""
+    lines = ["| of a day | mean | seeds |\n|---|---|---|"]
+    for path, text in ROWS.items():
+        values = [float(x) for run in runs if (x := at_path(run, path)) is not None]
+        lines.append(f"| {text} | {interval(values)} | {len(values)} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run, draw, write."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "findings"
+    folder.mkdir(parents=True, exist_ok=True)
+    plot = attacks()
+    (folder / "attacks.svg").write_text(draw(plot), "utf-8")
+    print({name: values[-1] for name, values in plot.curves.items()}, flush=True)
+    text = table([market(seed) for seed in range(1, SEEDS + 1)])
+    head = (
+        "Sixty companies of ten workers, a quarter free riders, a twentieth saboteurs, churn `weibull-kad`; 95 % intervals over seeds.\n\n"
+    )
+    made = "Made by `python -m tools.market_findings`. "
+    (folder / "market-exact.md").write_text("# The exact market over seeds\n\n" + made + head + text + "\n", "utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
