@@ -209,6 +209,7 @@ class Company:
         """Bytes of another company came."""
         sender, wire, life = packet
         if not self.is_here or life != self.life:
+            self.world.unheard += 1
             return
         if self.world.engine.now < self.frozen_until:
             self.world.engine.at(self.frozen_until, self.receive, packet)

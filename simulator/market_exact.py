@@ -86,7 +86,7 @@ class MarketWorld:
         self.by_key: dict[bytes, Company] = {}
         self.check_key, self.tie_key, self._pick = (seed_word(seed, name) for name in ("checks", "ties", "pick"))
         self._jobs_key, self._away_key, self._key = seed_word(seed, "jobs"), seed_word(seed, "away"), seed_word(seed, "company keys")
-        self.draws = self.machine_events = self.contracts = self.forks = self.crashes = self._picked = 0
+        self.draws = self.machine_events = self.contracts = self.forks = self.crashes = self.unheard = self._picked = 0
         self.caught: Counter[str] = Counter()
         self.first_caught: dict[int, float] = {}
         self.over_credit_ms = 0.0  # beyond credit and one contract, at worst

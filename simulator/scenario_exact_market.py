@@ -83,6 +83,7 @@ def measures(world: MarketWorld) -> dict[str, Any]:
         "crashes": world.crashes,
         "kinds": kinds,
         "messages_per_contract": world.network.sent / max(1, world.contracts),
+        "unheard_share": world.unheard / max(1, world.network.sent),
         "bytes_per_s_per_company": world.network.sent_bytes / seconds,
         "halves_per_company": float(np.mean([len(c.book.chain.halves) for c in all_])),
         "evidence_per_company": float(np.mean([len(c.evidence.entries) for c in all_])),

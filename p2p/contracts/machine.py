@@ -26,7 +26,9 @@ from p2p.contracts.terms import LENDER, NOTHING, Cause, Facts, Role
 SKEW_S = 600  # calendars may differ by this before an offer looks old
 SETTLE_WINDOW_S = 7 * 86_400.0  # how long a side waits for the other's totals and half before it closes alone
 FIRST_RESEND_S = 1.0
-LAST_RESEND_S = 30.0
+LAST_RESEND_S = 30.0  # between two tries, while the other side was heard of a moment ago
+SILENCE_SHARE = 4  # … later a quarter of the time that it has been silent: who comes back speaks first (`acting.come_back`)
+SELDOM_RESEND_S = 3600.0  # … and at least this often
 MAX_RESENT = 32  # messages at a time
 
 
@@ -58,6 +60,7 @@ class ContractMachine:
         self._effects: list[e.Effect] = []
         self._resend_at = math.inf
         self._resend_s = FIRST_RESEND_S
+        self._unanswered_at = 0.0  # what is not confirmed was first said then, or the other side last heard
         self._work: tuple[bool, str] = (False, "")
         self._due: float | None = None  # when `acting.keep_time` has something to do again; None: not known
 
@@ -87,6 +90,7 @@ class ContractMachine:
             elif a.state is State.OFFERED:
                 machine.phase_at = Monotonic(now - away_s)
         machine._resend_at = now if a.is_unconfirmed else math.inf
+        machine._unanswered_at = now
         return machine
 
     @property
@@ -195,8 +199,11 @@ class ContractMachine:
 
     def hear(self) -> None:
         """The other side is there."""
-        self.heard_at = self.now
+        self.heard_at = self._unanswered_at = self.now
         self.is_heard_since = True
+        if self._resend_s > LAST_RESEND_S:  # it had been away
+            self._resend_s = FIRST_RESEND_S
+            self._resend_at = min(self._resend_at, self.now + FIRST_RESEND_S)
         if self.a.state is acting.SUSPECT:
             self.note(Trigger.HEAR_AMENDING if self.a.amendment is not None else Trigger.HEAR)
 
@@ -211,10 +218,13 @@ class ContractMachine:
             a.came[-1].hash if a.came else m.ZERO, max(0, self.wall), max(0, self.wall) + valid_s + SKEW_S,
         )  # fmt: skip
         signed = self.signer.sign(cls(*header, **fields))
+        if not a.is_unconfirmed:
+            self._unanswered_at = self.now
         self.record(Record(OUT, self.wall, self._elapsed_ms(), signed))
         self.send(signed.wire)
-        self._resend_s = FIRST_RESEND_S
-        self._resend_at = min(self._resend_at, self.now + FIRST_RESEND_S)
+        if self._resend_s <= LAST_RESEND_S:  # otherwise it is away: one more thing to tell it is no reason to try more often
+            self._resend_s = FIRST_RESEND_S
+            self._resend_at = min(self._resend_at, self.now + FIRST_RESEND_S)
         return signed
 
     def note(self, trigger: Trigger) -> None:
@@ -274,7 +284,8 @@ class ContractMachine:
             return
         for signed in self.a.unconfirmed[:MAX_RESENT]:
             self.send(signed.wire)
-        self._resend_s = min(2 * self._resend_s, LAST_RESEND_S)
+        silent_s = self.now - self._unanswered_at
+        self._resend_s = min(2 * self._resend_s, max(LAST_RESEND_S, min(silent_s / SILENCE_SHARE, SELDOM_RESEND_S)))
         self._resend_at = self.now + self._resend_s if self.a.is_unconfirmed else math.inf
 
     def _tell(self) -> None:

@@ -175,6 +175,33 @@ def test_a_revocation_is_in_force_at_once_though_nothing_arrives() -> None:
     assert world.borrower.machine.a.causes == {Role.LENDER: Cause.OWNER_RECLAIM}
 
 
+def test_who_is_away_is_told_seldom_and_who_is_back_at_once() -> None:
+    """Trying every 30 s would be 240 times in these two hours: a quarter of what a market's companies sent went to absent ones."""
+    world = World(1, settle_window_s=86_400.0)
+    world.start()
+    world.run(12.5)
+    world.link.is_up = False
+    told: set[float] = set()
+
+    def hear(party: Party, wire: bytes) -> list[bytes]:
+        if party is world.lender:
+            told.add(world.now)
+        return [wire]
+
+    world.deliver_hook = hear
+    world.revoke(world.lender, Cause.OWNER_RECLAIM)
+    began = world.now
+    world.run(7200)
+    tries = sorted(at - began for at in told)
+    waits = [later - at for at, later in zip(tries, tries[1:], strict=False)]
+    assert 10 < len(tries) < 40
+    assert all(wait <= max(31, at / 3) for at, wait in zip(tries, waits, strict=False))  # a hole in the network is found to be over soon
+    world.kill(world.borrower, 1.0)  # it comes back, and speaks first
+    world.link.is_up = True
+    world.run(5)
+    assert all(p.machine is not None and p.machine.a.is_over for p in world.parties.values())
+
+
 @pytest.mark.parametrize(("silence_s", "state"), [(2 * TERMS.epoch_s, State.SUSPECT), (TERMS.lease_s, State.BROKEN)])
 def test_silence_is_over_at_its_deadline_however_the_sum_is_rounded(silence_s: int, state: State) -> None:
     """A clock of t + 15 s may lie less than 15 s after t in floats; a deadline that nothing comes of would be asked for again for ever."""
