@@ -58,7 +58,9 @@ def look(company: Company) -> None:
     wanted = int(backlog / 1000 / rules.patience_s) - free - borrowed
     if wanted <= 0 or asked >= rules.most_asked:
         return
-    for lender in best_lenders(company, {k.peer for k, _ in mine})[: rules.most_asked - asked]:
+    since = world.engine.now - rules.again_s
+    busy = {k.peer for k, c in mine if not c.a.is_over or c.phase_at > since}
+    for lender in best_lenders(company, busy)[: rules.most_asked - asked]:
         company.serial += 1
         nonce = world.nonce(company, company.serial)
         slots = min(wanted, rules.workers)
@@ -95,14 +97,24 @@ def decide(company: Company) -> None:
     waiting = [k for k in company.book.inbox() if k in company.book.contracts]
     idle = idle_slots(company)
     asked = {k.peer: company.book.contracts[k].a.terms for k in waiting}
-    wanted = {peer: terms.slots for peer, terms in asked.items() if terms is not None and peer not in company.evidence.forked}
-    shares = company.favours.share(wanted, idle) if idle > 0 else {}
+    wanted = {peer: terms.slots for peer, terms in asked.items() if terms is not None}
+    shares = company.favours.share(wanted, idle, held_by(company)) if idle > 0 else {}
     for key in waiting:
         left = limit_of(company.evidence, key.peer).left - world.open_ms(company, key.peer)
         slots = min(shares.pop(key.peer, 0), max(0, left) // (rules.frame_s * 1000))
         if slots > 0 and company.order(key, e.Agreeing(slots, ACTIVATION_S, company.wall)):
+            world.lent_to_forked += key.peer in company.evidence.forked
             continue
         company.order(key, e.Refusing("no-free-slots" if idle <= 0 else "credit-spent", company.wall, retry_after_s=600))
+
+
+def held_by(company: Company) -> dict[bytes, int]:
+    """Slots that are promised, by borrower."""
+    held: dict[bytes, int] = {}
+    for key, machine in company.book.contracts.items():
+        if machine.state in HOLDING and machine.a.role is Role.LENDER:
+            held[key.peer] = held.get(key.peer, 0) + machine.a.slots
+    return held
 
 
 def review(company: Company) -> None:

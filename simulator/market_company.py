@@ -296,6 +296,7 @@ class Company:
 
     def _count(self, key: b.Key) -> None:
         """Borrower: take in what was done since, check some of it."""
+        from simulator.market_cheats import slanders
         from simulator.market_checks import take_in
 
         work, machine = self.world.work.get(key.nonce), self.book.contracts.get(key)
@@ -305,7 +306,7 @@ class Company:
         facts = facts_of(work.taken_ms, self.world.rules.fragment_s)
         if facts.covers(machine.done):
             self.order(key, e.Accepted(facts, self.wall, work.checks, int(caught)))
-        if (caught or self.kind == "slanderer") and machine.state in LIVE:
+        if (caught or (self.kind == "slanderer" and slanders(self.world, work))) and machine.state in LIVE:
             self.order(key, e.Revoking(Cause.BAD_RESULT, self.wall))
 
     def _over(self, key: b.Key, state: State, is_lender: bool) -> None:

@@ -19,13 +19,14 @@ from p2p.contracts import book as b
 from p2p.contracts import events as e
 from p2p.contracts.agreement import Kind, Record
 from p2p.contracts.signing import Signed
-from p2p.contracts.table import HOLDING
+from p2p.contracts.table import ENDING, HOLDING
 from p2p.contracts.terms import Role
 from p2p.reputation.checking import Policy
 from p2p.reputation.graph import limit_of
 from simulator.chance import exponential_one, seed_word, unit, word
 from simulator.churn import Sessions
 from simulator.engine import Engine, seldom_collected
+from simulator.market_cheats import WITHHELD, vouch
 from simulator.market_choices import idle_slots, look, review
 from simulator.market_company import Company, Work
 from simulator.network import LinkFaults, Network
@@ -47,6 +48,7 @@ class MarketRules:
     overclaim: float = 1.5
     whitewash: bool = False
     load: float = 0.6  # wanted work, as a share of what all workers could do
+    loads: dict[str, float] = field(default_factory=dict)  # … of single kinds; of exit scams once they only take
     job_hours: float = 40.0  # core-hours of a job, exponential
     fragment_s: float = 60.0
     frame_s: int = 3600
@@ -59,6 +61,7 @@ class MarketRules:
     most_asked: int = 3
     looked_at: int = 12
     look_s: float = 600.0
+    again_s: float = 3600.0  # after a contract or a refusal nothing more is asked of that lender for so long
     review_s: float = 3600.0
     control: bool = True
     min_trust: float = 0.0
@@ -86,7 +89,9 @@ class MarketWorld:
         self.by_key: dict[bytes, Company] = {}
         self.check_key, self.tie_key, self._pick = (seed_word(seed, name) for name in ("checks", "ties", "pick"))
         self._jobs_key, self._away_key, self._key = seed_word(seed, "jobs"), seed_word(seed, "away"), seed_word(seed, "company keys")
-        self.draws = self.machine_events = self.contracts = self.forks = self.crashes = self.unheard = self._picked = 0
+        self.draws = self.machine_events = self.contracts = self.forks = self.crashes = self._picked = 0
+        self.unheard = 0  # packets that came where nobody was
+        self.lent_to_forked = 0  # contracts that were accepted in spite of a proof
         self.caught: Counter[str] = Counter()
         self.first_caught: dict[int, float] = {}
         self.over_credit_ms = 0.0  # beyond credit and one contract, at worst
@@ -131,7 +136,9 @@ class MarketWorld:
             self.engine.after(self._session(number, 0) * unit(self._away_key, number), self._leave, (company, 0))
 
     def _job_gap(self, company: Company, serial: int) -> float:
-        per_s = self.rules.load * self.rules.workers / (self.rules.job_hours * 3600)
+        is_itself = company.kind != "exit-scam" or self.is_scamming(company)
+        load = self.rules.loads.get(company.kind, self.rules.load) if is_itself else self.rules.load
+        per_s = load * self.rules.workers / (self.rules.job_hours * 3600)
         return exponential_one(self._jobs_key, company.number, 2 * serial) / per_s
 
     def _job(self, task: tuple[Company, int]) -> None:
@@ -147,12 +154,14 @@ class MarketWorld:
     def _look(self, company: Company) -> float:
         if company.is_here and self.engine.now >= company.frozen_until:
             look(company)
-        return self.rules.look_s
+        return float(self.rules.look_s)  # the engine takes a float for "again"
 
     def _review(self, company: Company) -> float:
         if company.is_here:
             review(company)
             self._learn(company)
+            if company.kind == "front":
+                vouch(self, company)
             mark = f"#{company.number}"
             if self.rules.whitewash and (company.kind == "free-rider" or (company.kind == "saboteur" and self.caught[mark])):
                 self.caught[mark] = 0
@@ -160,7 +169,7 @@ class MarketWorld:
                 self.by_key.pop(company.key.public, None)
                 company.new_identity()
                 company.is_here = True
-        return self.rules.review_s
+        return float(self.rules.review_s)
 
     def _learn(self, company: Company) -> None:
         """Read the chains of those who computed for this company, as `company.chief.contracts.trust` does."""
@@ -201,7 +210,7 @@ class MarketWorld:
     def send(self, sender: Company, peer: bytes, wire: bytes) -> None:
         """Carry a message."""
         receiver = self.by_key.get(peer)
-        if receiver is not None:
+        if receiver is not None and not (sender.kind == "withholder" and wire[1] in WITHHELD):
             packet = (sender.key.public, wire, receiver.life)
             self.network.send(sender.number, receiver.number, len(wire) + CHANNEL_BYTES, receiver.receive, packet)
 
@@ -263,9 +272,14 @@ class MarketWorld:
         """What is promised to a company and not in any receipt yet."""
         frame_ms = self.rules.frame_s * 1000
         mine = (c for k, c in lender.book.contracts.items() if k.peer == peer and c.a.role is Role.LENDER)
-        return sum(c.a.slots * frame_ms for c in mine if c.state in HOLDING)
+        return sum(
+            c.a.slots * frame_ms if c.state in HOLDING else c.a.claimed.core_ms if c.state in ENDING and c.a.role not in c.a.halves else 0
+            for c in mine
+        )
 
     def over_credit(self, lender: Company, peer: bytes, core_ms: int) -> None:
-        """How far a borrower is beyond its credit with this lender, at worst."""
+        """How far a borrower is beyond its credit with this lender, at worst. A proof of a fork takes all credit."""
+        if peer in lender.evidence.forked:
+            return
         limit = limit_of(lender.evidence, peer)
         self.over_credit_ms = max(self.over_credit_ms, float(limit.owed - limit.credit))

@@ -14,8 +14,9 @@ from simulator.scenario import Outcome, Progress, Values
 
 KINDS: Final = {
     "free-riders": "free-rider", "saboteurs": "saboteur", "over-claimers": "over-claimer", "slanderers": "slanderer",
-    "exit-scams": "exit-scam",
+    "exit-scams": "exit-scam", "withholders": "withholder", "fronts": "front", "sybils": "sybil",
 }  # fmt: skip
+TAKERS: Final = ("free-rider", "slanderer", "exit-scam", "withholder", "sybil")
 DEFAULT_HOURS: Final = 24.0
 EXACT_PARAMETERS = (
     Parameter("engine", "auto", "vector: rounds; exact: shipped machines; auto: exact with hours", choices=("auto", "vector", "exact")),
@@ -27,6 +28,10 @@ EXACT_PARAMETERS = (
     Parameter("over-claimers", 0.0, "exact: share that states half as much again as it did", 0, 0.9),
     Parameter("slanderers", 0.0, "exact: share that revokes whatever it borrows for a bad result", 0, 0.9),
     Parameter("exit-scams", 0.0, "exact: share that earns credit for half of the time and only takes then", 0, 0.9),
+    Parameter("withholders", 0.0, "exact: share that borrows and never co-signs anything", 0, 0.9),
+    Parameter("fronts", 0.0, "exact: share that works honestly and signs false receipts for every sybil", 0, 0.9),
+    Parameter("sybils", 0.0, "exact: share that only borrows, vouched for by fronts", 0, 0.9),
+    Parameter("cheats-load", 0.0, "exact: what takers want, as a share of all workers' time (0 = as the others)", 0, 100),
     Parameter("whitewash", False, "exact: free riders and caught saboteurs come back under new names"),
     Parameter("control", True, "exact: lenders offer less where favours are not returned"),
     Parameter("churn", "none", "exact: sessions; away for half an hour on average", choices=("none", *PRESETS)),
@@ -37,9 +42,11 @@ EXACT_PARAMETERS = (
 
 def run_exact(v: Values, seed: int, progress: Progress) -> Outcome:
     """One market."""
+    loads: dict[str, float] = dict.fromkeys(TAKERS, float(v["cheats-load"])) if v["cheats-load"] else {}
     rules = MarketRules(
         companies=v["companies"], workers=v["workers"], hours=v["hours"], kinds={kind: v[name] for name, kind in KINDS.items() if v[name]},
-        sabotage_rate=v["sabotage-rate"], whitewash=v["whitewash"], load=v["load"], job_hours=v["job-hours"], control=v["control"],
+        sabotage_rate=v["sabotage-rate"], whitewash=v["whitewash"], load=v["load"],
+        loads=loads, job_hours=v["job-hours"], control=v["control"],
         churn=None if v["churn"] == "none" else PRESETS[v["churn"]], epoch_s=v["epoch-s"], lease_s=3 * v["epoch-s"],
         validate_every=v["validate-every"],
     )  # fmt: skip

@@ -16,7 +16,7 @@ from simulator.market_bounds import most_taken
 from simulator.market_exact import MarketRules, MarketWorld
 from simulator.runs import at_path
 from simulator.scenario import Plot, rounded
-from simulator.scenario_exact_market import measures
+from simulator.scenario_exact_market import TAKERS, measures
 from simulator.svg import draw
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,21 +25,23 @@ ATTACK_SEEDS: Final = 4
 ATTACK_HOURS: Final = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
 SEEDS: Final = 6
 T95: Final = {5: 2.571, 3: 3.182}  # Student's t, by degrees of freedom
-KINDS: Final = ("free-rider", "over-claimer", "slanderer", "exit-scam", "saboteur")
+KINDS: Final = ("free-rider", "over-claimer", "slanderer", "exit-scam", "saboteur", "withholder")
 ROWS: Final = {
     "contracts": "contracts", "crashes": "crashes", "useful_after_hours": "hours until a newcomer is helped, median",
     "detected": "share of saboteurs caught", "detection_hours": "hours until a saboteur is caught", "error_rate": "wrong among accepted",
     "accepted_share": "share of what came in that was accepted", "share_per_free_rider": "a free rider's share of an honest one's",
     "slowdown": "time of a job, as a share of what own workers alone take", "gini": "Gini coefficient of what was received",
-    "over_credit_core_hours": "core-hours beyond credit", "forks": "proofs of forks", "bytes_per_s_per_company": "bytes/s per company",
+    "over_credit_core_hours": "core-hours beyond credit", "forks": "proofs of forks",
+    "unheard_share": "share of packets that nobody was there for",
+    "bytes_per_s_per_company": "bytes/s per company",
 }  # fmt: skip
 
 
 def attack(kind: str, seed: int, *, whitewash: bool = False) -> list[float]:
     """Core-hours that one lender lost at worst, by hour."""
     rules = MarketRules(
-        companies=20, workers=6, hours=ATTACK_HOURS[-1], kinds={kind: 0.25}, whitewash=whitewash, load=1.2, job_hours=8.0, epoch_s=600,
-        frame_s=1800,
+        companies=20, workers=6, hours=ATTACK_HOURS[-1], kinds={kind: 0.25}, whitewash=whitewash, load=0.4, job_hours=8.0, epoch_s=600,
+        frame_s=1800, again_s=600.0, loads={kind: 4.0} if kind in TAKERS else {},
     )  # fmt: skip
     world, found = MarketWorld(rules, seed), []
     for hour in ATTACK_HOURS:

@@ -1,4 +1,4 @@
-"""What an overlay of a million companies costs each of them: ``python -m tools.overlay_costs [FOLDER]`` (some minutes of one core).
+"""What an overlay of a million companies costs each: ``python -m tools.overlay_costs [FOLDER [MEASURED]]`` (a quarter of an hour of CPU).
 
 Measured with shipped machines in overlays of some hundred companies, and with the vectorised engine up to a million nodes; what stands in
 the page for a million is either measured there (vectorised) or a straight line over log10 n through the overlays, and says which.
@@ -6,12 +6,14 @@ the page for a million is either measured there (vectorised) or a straight line 
 
 from __future__ import annotations
 
+import json
 import sys
+import tempfile
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,10 +37,10 @@ from simulator.parameters import parse_all
 from simulator.registry import SCENARIOS
 from simulator.scenario import Plot
 from simulator.svg import draw
+from tools.overlay_page import MILLION, NETWORKS, Measured, Units, line, mean, page
 
 ROOT = Path(__file__).resolve().parent.parent
-MILLION: Final = 1_000_000
-OVERLAYS: Final = (20, 40, 80)
+OVERLAYS: Final = {20: 4, 40: 4, 80: 2}  # companies: seeds
 CAUSES: Final[dict[str | int, str]] = {  # of what is sent: by method of the DHT, and by code of a contract's messages
     "find node": "DHT: tables, and places to store at", "ping": "DHT: tables, and places to store at", "store": "DHT: advertisements",
     "find value": "DHT: looking for lenders", 1: "contracts: agreeing", 2: "contracts: agreeing",
@@ -47,27 +49,8 @@ CAUSES: Final[dict[str | int, str]] = {  # of what is sent: by method of the DHT
     0: "contracts: words of receipt",
 }  # fmt: skip
 MAX_ASKED: Final = 10_000  # requests whose answers may still come
-NETWORKS: Final = (1_000, 10_000, 100_000, MILLION)
 WARM_S: Final = 5400.0  # the first contracts have ended and are settled by then
 HOURS: Final = 2.0
-MAX_HALVES: Final = 100_000  # of `company.chief.contracts.trust`
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One overlay, per company and second unless named otherwise."""
-
-    dht_bytes: float
-    datagrams: float
-    contract_bytes: float
-    contract_messages: float
-    contacts: float
-    records: float
-    record_bytes: float
-    halves_per_day: float
-    contracts_per_day: float
-    read_per_day: float  # halves of others that a company reads
-    by_cause: dict[str, float]  # bytes per second
 
 
 class Metered(OverlayWorld):
@@ -95,6 +78,17 @@ class Metered(OverlayWorld):
         """A contract's message."""
         self.bytes_of[CAUSES.get(wire[1], "contracts: ends and restarts")] += len(wire) + CHANNEL_BYTES
         super().send(sender, peer, wire)
+
+
+def piece(companies: int, seed: int, folder: Path) -> Measured:
+    """One overlay, from its file where it was measured before."""
+    path = folder / f"overlay-{companies}-{seed}.json"
+    if not path.exists():
+        began = time.process_time()
+        found = overlay(companies, seed)[0]
+        print(f"{companies} companies, seed {seed}: {found} in {time.process_time() - began:.1f} s of CPU", flush=True)
+        path.write_text(json.dumps(asdict(found)), "utf-8")
+    return Measured(**json.loads(path.read_text("utf-8")))
 
 
 def overlay(companies: int, seed: int = 1) -> tuple[Measured, OverlayWorld]:
@@ -128,18 +122,6 @@ def _own_halves(company: Company) -> int:
 
 def _read_halves(company: Company) -> int:
     return sum(company.read_halves.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Units:
-    """What single things cost here."""
-
-    sign_us: float
-    verify_us: float
-    datagram_us: float
-    contact_bytes: float
-    entry_bytes: float
-    half_bytes: float
 
 
 def _us(work: Callable[[int], object], count: int) -> float:
@@ -176,20 +158,6 @@ def units(world: OverlayWorld) -> Units:
     return Units(sign_us, verify_us, datagram_us, contact_bytes, entry_bytes, half_bytes)
 
 
-def line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
-    """Straight line over log10 x: value at x = 1 and growth per factor of ten."""
-    slope, start = np.polyfit(np.log10(xs), ys, 1)
-    return float(start), float(slope)
-
-
-def exponent(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
-    """e of y ~ x^e and its standard error."""
-    x, y = np.log(xs), np.log(np.maximum(ys, 1e-9))
-    (e, _), covariance = np.polyfit(x, y, 1, cov="unscaled") if len(xs) > 2 else (np.polyfit(x, y, 1), np.zeros((2, 2)))
-    rest = y - np.polyval(np.polyfit(x, y, 1), x)
-    return float(e), float(np.sqrt(max(0.0, covariance[0, 0]) * float(rest @ rest) / max(1, len(xs) - 2)))
-
-
 def networks() -> dict[str, list[float]]:
     """What grows with a network, by the vectorised engine."""
     names = (
@@ -223,113 +191,13 @@ def hot_keys(companies: int) -> dict[str, Any]:
     return metrics
 
 
-def contacts_at(nodes: int, k: int = 20) -> float:
-    """Contacts of a full table: k in each bucket that has so many nodes, all of the others."""
-    shares = nodes / 2.0 ** np.arange(1, 64)
-    return float(np.minimum(shares, k).sum())
-
-
-def measured_table(runs: dict[int, Measured]) -> str:
-    """Each overlay as it was measured."""
-    lines = [
-        "| companies | DHT, bytes/s | datagrams/s | contracts, bytes/s | contract messages/s | contacts | records held | contracts/day |\n"
-        "|---|---|---|---|---|---|---|---|"
-    ]
-    for n, m in runs.items():
-        traffic = (m.dht_bytes, m.datagrams, m.contract_bytes, m.contract_messages)
-        values = (*traffic, m.contacts, m.records, m.contracts_per_day)
-        lines.append(f"| {n} | " + " | ".join(f"{v:.3g}" for v in values) + " |")
-    return "\n".join(lines)
-
-
-def causes_table(runs: dict[int, Measured]) -> str:
-    """What is sent, by cause, with the exponent of its growth."""
-    sizes = list(runs)
-    lines = [f"| bytes/s sent for | {' | '.join(map(str, sizes))} | exponent |\n|---|" + "---|" * (len(sizes) + 1)]
-    for cause in sorted({cause for m in runs.values() for cause in m.by_cause}):
-        ys = [m.by_cause.get(cause, 0.0) for m in runs.values()]
-        e, error = exponent(sizes, ys)
-        fit = f"{e:.2f} ± {error:.2f}" if min(ys) > 0 else "-"
-        lines.append(f"| {cause} | {' | '.join(f'{y:.3g}' for y in ys)} | {fit} |")
-    return "\n".join(lines)
-
-
-def growth_table(found: dict[str, list[float]]) -> str:
-    """Fitted exponents."""
-    head = " | ".join(f"{n:,}" for n in NETWORKS)
-    lines = [f"| what | {head} | exponent | per factor of ten |\n|---|" + "---|" * (len(NETWORKS) + 2)]
-    for name, ys in found.items():
-        e, error = exponent(NETWORKS, ys)
-        cells = [f"{y:.3g}" for y in ys]
-        lines.append(f"| {name} | {' | '.join(cells)} | {e:.3f} ± {error:.3f} | {line(NETWORKS, ys)[1]:+.3g} |")
-    return "\n".join(lines)
-
-
-def page(runs: dict[int, Measured], unit: Units, found: dict[str, list[float]], hot: dict[int, dict[str, Any]]) -> str:
-    """The page."""
-    sizes = list(runs)
-
-    def at_million(name: str) -> float:
-        start, slope = line(sizes, [getattr(runs[n], name) for n in sizes])
-        return start + slope * 6
-
-    last = runs[sizes[-1]]
-    datagrams, dht_bytes = at_million("datagrams"), at_million("dht_bytes")
-    dht_cpu = datagrams * (unit.sign_us + unit.verify_us + 2 * unit.datagram_us) / 1e6
-    messages = last.contract_messages
-    contract_cpu = messages * (unit.sign_us + unit.verify_us) / 1e6
-    contacts, big = contacts_at(MILLION), hot[MILLION]
-    full_days = MAX_HALVES / max(1e-9, last.halves_per_day + last.read_per_day)
-    e, error = exponent(sizes, [m.dht_bytes for m in runs.values()])
-    c, c_error = exponent(sizes, [m.contract_bytes for m in runs.values()])
-    costs = [
-        "| of each company, at 10⁶ | cost | from |\n|---|---|---|",
-        f"| DHT sent | {dht_bytes:,.0f} bytes/s, {datagrams:.2f} datagrams/s | line over log n through the overlays |",
-        f"| contracts sent | {last.contract_bytes:.1f} bytes/s, {messages:.3f} messages/s | overlay of {sizes[-1]}; does not grow with n |",
-        f"| holding others' advertisements | {big['bytes_per_s_mean']:.3g} bytes/s; the busiest {big['bytes_per_s_max']:,.0f} | "
-        "vectorised, measured at 10⁶ |",
-        f"| memory: routing table | {contacts * unit.contact_bytes / 1024:.0f} KiB | "
-        f"{contacts:.0f} contacts × {unit.contact_bytes:.0f} bytes |",
-        f"| memory: records held | {big['records_kept']['mean'] * 2:.0f} KiB; the busiest {big['records_kept']['max'] * 2:,.0f} KiB | "
-        f"{big['records_kept']['mean']:.1f} records ({big['records_kept']['max']:.0f}), allowing 2 KiB each |",
-        f"| reading helpers' receipts | {last.read_per_day * unit.half_bytes / 86_400:.2f} bytes/s | "
-        f"{last.read_per_day:,.0f} halves a day × {unit.half_bytes:.0f} bytes, overlay of {sizes[-1]} |",
-        f"| memory: receipts | {(last.halves_per_day + last.read_per_day) * unit.entry_bytes / 1024:,.0f} KiB more each day | "
-        f"{last.halves_per_day:.0f} own halves a day and {last.read_per_day:,.0f} read, × {unit.entry_bytes:.0f} bytes |",
-        f"| CPU: DHT | {dht_cpu * 100:.2f} % of one core | sign {unit.sign_us:.0f} µs, verify {unit.verify_us:.0f} µs, "
-        f"core {unit.datagram_us:.0f} µs per datagram |",
-        f"| CPU: contracts | {contract_cpu * 100:.3f} % of one core | signatures alone |",
-    ]
-    found_lines = ["| companies | lenders that can be found | busiest node, bytes/s | records on the fullest node |\n|---|---|---|---|"]
-    for n, h in hot.items():
-        found_lines.append(f"| {n:,} | {h['findable_share']:.4f} | {h['bytes_per_s_max']:,.0f} | {h['records_kept']['max']:,.0f} |")
-    return (
-        "# What an overlay of a million companies costs each of them\n\n"
-        "Made by `python -m tools.overlay_costs` on one core; seed 1. Companies of 10 workers that want 0.6 of all machines' time in jobs "
-        "of 20 core-hours; no churn, no loss. An hour and a half to begin with, then two hours that are measured.\n"
-        "**Lines over log n and what is taken over from the largest overlay are extrapolations**; what the vectorised\nengine "
-        "measured at 10⁶ is named so.\n\n"
-        "## The bill\n\n" + "\n".join(costs) + "\n\n## What breaks first\n\n" + "\n".join(found_lines) + "\n\n"
-        f"- Receipts: a chief keeps at most {MAX_HALVES:,} in memory. At this rate ({last.contracts_per_day:.0f} contracts a day) that is "
-        f"reached after {full_days:,.0f} days, with {MAX_HALVES * unit.entry_bytes / 2**20:.0f} MiB; new ones are then not counted.\n"
-        f"- Shards: 4,096 per capability, of 64 owners each, hold {4096 * 64:,} lenders of one capability; the table shows from which size "
-        "on the most popular one does not fit any more.\n"
-        f"- Bytes, CPU and routing tables grow with the logarithm of n: none of them is near a limit at 10⁶.\n\n"
-        "## Measured overlays\n\n" + measured_table(runs) + "\n\n" + causes_table(runs) + "\n\n"
-        f"Over these sizes DHT traffic grows as n^{e:.2f} (± {error:.2f}), contract traffic as n^{c:.2f} (± {c_error:.2f}).\n\n"
-        "![traffic](overlay-costs.svg)\n\n## Growth up to a million nodes (vectorised)\n\n" + growth_table(found) + "\n"
-    )
-
-
 def main() -> int:
     """Measure, draw, write."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "findings"
+    pieces = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    runs: dict[int, Measured] = {}
-    for companies in OVERLAYS:
-        began = time.process_time()
-        runs[companies], world = overlay(companies)
-        print(f"{companies} companies: {runs[companies]} in {time.process_time() - began:.1f} s of CPU", flush=True)
+    each = {companies: [piece(companies, seed, pieces) for seed in range(1, 1 + seeds)] for companies, seeds in OVERLAYS.items()}
+    runs, world = {n: mean(some) for n, some in each.items()}, overlay(min(OVERLAYS))[1]
     unit, found = units(world), networks()
     print(unit, found, flush=True)
     hot = {n: hot_keys(n) for n in (MILLION, 4 * MILLION)}
@@ -345,7 +213,7 @@ def main() -> int:
         log_x=True,
     )  # fmt: skip
     (folder / "overlay-costs.svg").write_text(draw(plot), "utf-8")
-    (folder / "overlay-costs.md").write_text(page(runs, unit, found, hot), "utf-8")
+    (folder / "overlay-costs.md").write_text(page(each, unit, found, hot), "utf-8")
     return 0
 
 

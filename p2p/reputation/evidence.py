@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from p2p.base.clock import UnixTime
+from p2p.base.errors import InvariantBroken
 from p2p.base.record import record
 from p2p.contracts import messages as m
 from p2p.contracts.signing import Signed
@@ -30,6 +31,7 @@ class Entry:
     lender_cause: Cause
     ended: UnixTime
     signers: frozenset[bytes]  # whose halves say this
+    claimed_core_ms: int = 0  # as the lender signed it
 
     def of(self, company: bytes) -> Role | None:
         """Which side a company was."""
@@ -55,16 +57,17 @@ def entry_of(half: Signed) -> Entry:
     borrower, lender = (h.author, h.peer) if h.role == Role.BORROWER else (h.peer, h.author)
     return Entry(
         h.contract, borrower, lender, Facts(*h.accepted), h.checks_passed, h.checks_failed, Cause(h.borrower_cause), Cause(h.lender_cause),
-        UnixTime(h.ended), frozenset({h.author}),
+        UnixTime(h.ended), frozenset({h.author}), h.claimed[1],
     )  # fmt: skip
 
 
 def joined(known: Entry, new: Entry) -> Entry:
     """What two halves of one receipt say together; what was accepted is the borrower's to say."""
     kept = new if new.borrower in new.signers else known
+    claim = new if new.lender in new.signers else known
     return Entry(
         kept.contract, kept.borrower, kept.lender, kept.accepted, kept.checks_passed, kept.checks_failed,
-        *_causes(known, new), max(known.ended, new.ended), known.signers | new.signers,
+        *_causes(known, new), max(known.ended, new.ended), known.signers | new.signers, claim.claimed_core_ms,
     )  # fmt: skip
 
 
@@ -79,6 +82,7 @@ class Evidence:
     _earned: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # borrower: {lender: core-ms that it signed}
     _unearned: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # the same of contracts that it ended for wrong results
     _own: dict[bytes, dict[bytes, Entry]] = field(default_factory=dict)  # company: {contract: entry} that I signed
+    _given: dict[bytes, int] = field(default_factory=dict)  # borrower: core-ms that it had of me by my own word
     _named: dict[bytes, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,6 +93,9 @@ class Evidence:
         """Keep the sums of one entry, which takes the place of ``old``."""
         self._named[new.borrower] = self._named[new.lender] = None
         for entry, sign in ((old, -1), (new, 1)) if old is not None else ((new, 1),):
+            if entry.lender == self.me in entry.signers:
+                mine = max(entry.accepted.core_ms, entry.claimed_core_ms)
+                self._given[entry.borrower] = self._given.get(entry.borrower, 0) + sign * mine
             if entry.borrower not in entry.signers:
                 continue
             sums = (self._earned if entry.is_earned else self._unearned).setdefault(entry.borrower, {})
@@ -112,6 +119,18 @@ class Evidence:
         self._note(joined, known)
         return True
 
+    def forget(self, contract: bytes) -> None:
+        """Let go of one receipt between others, to make room. Raises `InvariantBroken` for my own, from which credit follows."""
+        entry = self.entries[contract]
+        if self.me in (entry.borrower, entry.lender):
+            raise InvariantBroken("a company does not forget its own receipts")
+        del self.entries[contract]
+        if entry.borrower in entry.signers:
+            sums = (self._earned if entry.is_earned else self._unearned)[entry.borrower]
+            sums[entry.lender] -= entry.accepted.core_ms
+            if not sums[entry.lender]:
+                del sums[entry.lender]
+
     def _entry(self, half: Signed) -> Entry:
         return entry_of(half)
 
@@ -129,6 +148,10 @@ class Evidence:
     def computed(self, by: bytes, for_: bytes) -> int:
         """Core-milliseconds that ``by`` computed and ``for_`` signed to have accepted. The lender's word alone is worth nothing."""
         return self._earned.get(for_, {}).get(by, 0) + self._unearned.get(for_, {}).get(by, 0)
+
+    def given(self, company: bytes) -> int:
+        """What a company had of me. I know what I computed: who signs for none of it owes it all the same."""
+        return max(self.computed(self.me, company), self._given.get(company, 0))
 
     def earned(self, by: bytes, for_: bytes) -> int:
         """The same without contracts that ``for_`` ended for wrong results: a liar earns nothing by what it was believed until then."""

@@ -45,14 +45,19 @@ class Favours:
         else:
             self.balances.pop(company, None)  # zero and unknown are the same, on purpose
 
-    def share(self, wanted: Mapping[bytes, int], idle_slots: int) -> dict[bytes, int]:
-        """Divide idle slots among who wants them: in proportion to balances; newcomers within their bound."""
+    def share(self, wanted: Mapping[bytes, int], idle_slots: int, held: Mapping[bytes, int] | None = None) -> dict[bytes, int]:
+        """Divide idle slots among who wants them: in proportion to balances; newcomers within their bound.
+
+        ``held``: slots by who has them already. What newcomers hold counts against their bound, or a stream of them would have everything.
+        """
         got = dict.fromkeys(sorted(wanted), 0)
         known = {c: self.balances[c] for c in got if self.balances.get(c, 0.0) > 0}
-        reserved = min(newcomer_slots(idle_slots), sum(wanted[c] for c in got if c not in known)) if known else 0
+        new = sum(slots for company, slots in (held or {}).items() if self.balances.get(company, 0.0) <= 0)
+        for_new = min(idle_slots, max(0, newcomer_slots(idle_slots + new) - new))
+        reserved = min(for_new, sum(wanted[c] for c in got if c not in known)) if known else 0
         left = _fill(got, wanted, known, idle_slots - reserved)
         newcomers = dict.fromkeys((c for c in got if c not in known), 1.0)
-        _fill(got, wanted, newcomers, min(left + reserved, newcomer_slots(idle_slots)))
+        _fill(got, wanted, newcomers, min(left + reserved, for_new))
         return got
 
 

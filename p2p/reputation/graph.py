@@ -38,7 +38,7 @@ class Limit:
     floor: int
     computed_for_me: int
     paths: tuple[Path, ...]
-    given: int  # what I computed for it
+    given: int  # what I computed for it, also where it has signed for less
 
     @property
     def cut(self) -> int:
@@ -62,10 +62,10 @@ def limit_of(evidence: Evidence, company: bytes) -> Limit:
     """The limit of one company, from my own place."""
     me = evidence.me
     if company in evidence.forked:
-        return Limit(0, 0, (), evidence.computed(me, company))
+        return Limit(0, 0, (), evidence.given(company))
     middle = sorted(i for i in evidence.lenders_to(me) - {me, company} - evidence.forked if evidence.earned(company, i) > 0)
     paths = tuple(Path(i, evidence.earned(i, me), evidence.earned(company, i)) for i in middle)
-    return Limit(NEWCOMER_FLOOR_CORE_MS, evidence.earned(company, me), paths, evidence.computed(me, company))
+    return Limit(NEWCOMER_FLOOR_CORE_MS, evidence.earned(company, me), paths, evidence.given(company))
 
 
 def hops(limit: Limit) -> int:

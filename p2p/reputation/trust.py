@@ -20,7 +20,8 @@ FORMULA = (
     f"score = {1 - CERTAINTY:.0%} quantile of Beta({PRIOR_GOOD:g} + good, {PRIOR_BAD:g} + bad); "
     "each own contract counts once, as good unless it ended by a counting cause, "
     f"and weighs half after {HALF_LIFE_S // 86_400} days; credit = {NEWCOMER_FLOOR_CORE_MS} core-ms + "
-    f"(computed for me + Σ min(i for me, it for i)) / {CREDIT_SHARE}, without contracts that ended for wrong results"
+    f"(computed for me + Σ min(i for me, it for i)) / {CREDIT_SHARE}, without contracts that ended for wrong results; "
+    "owed = what I computed for it, by my own word where it signed for less, less what it computed for me"
 )
 
 
@@ -82,7 +83,7 @@ def explain(evidence: Evidence, company: bytes, now: UnixTime) -> dict[str, Any]
             {
                 "contract": x.contract.hex(), "borrower": x.borrower.hex(), "lender": x.lender.hex(), "core_ms": x.accepted.core_ms,
                 "ended": x.ended, "counts_against_it": x.cause_against(company).name, "signed_by_borrower": x.borrower in x.signers,
-                "earns": x.is_earned,
+                "earns": x.is_earned, "claimed_core_ms": x.claimed_core_ms,
                 "signed_by_me": evidence.me in x.signers,
             }
             for x in sorted(used, key=lambda x: (x.ended, x.contract))
@@ -105,5 +106,7 @@ def recompute(explained: dict[str, Any]) -> dict[str, Any]:
     mine = 0 if explained["is_forked"] else computed(company, me)
     floor = 0 if explained["is_forked"] else NEWCOMER_FLOOR_CORE_MS
     credit = floor + (mine + cut) // CREDIT_SHARE
-    owed = max(0, computed(me, company, also_wrong=True) - mine)
+    lent = (r for r in explained["receipts"] if (r["lender"], r["borrower"]) == (me, company) and r["signed_by_me"])
+    by_my_word = sum(max(r["core_ms"], r["claimed_core_ms"]) for r in lent)
+    owed = max(0, max(computed(me, company, also_wrong=True), by_my_word) - mine)
     return {"score": 0.0 if explained["is_forked"] else found.value, "cut": cut, "credit": credit, "left": max(0, credit - owed)}

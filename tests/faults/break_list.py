@@ -18,6 +18,7 @@ OUTPUT = "tests/e2e/test_escapes_output.py"
 CHAOS = "tests/properties/test_chief_machine.py"
 STATES = "tests/properties/test_chief_states.py"
 MARKETS = "tests/unit/test_simulator_market.py"
+ATTACKS = "tests/unit/test_simulator_attacks.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,17 +232,44 @@ MARKET = (
         "accepted = Facts(*map(max, a.claimed, a.acked))", (f"{MARKETS}::test_a_lender_is_credited_with_what_it_did_and_not_with_what_it_claims",),
     ),
     Break(
-        "slanderers", "what was had under a contract that ended with a complaint is not owed", "p2p/reputation/evidence.py",
-        "return self._earned.get(for_, {}).get(by, 0) + self._unearned.get(for_, {}).get(by, 0)", "return self._earned.get(for_, {}).get(by, 0)",
-        ("tests/unit/test_reputation.py",),
+        "slanderers", "what was had under a contract that ended with a complaint is not owed", "p2p/reputation/graph.py",
+        "    return Limit(NEWCOMER_FLOOR_CORE_MS, evidence.earned(company, me), paths, evidence.given(company))",
+        "    return Limit(NEWCOMER_FLOOR_CORE_MS, evidence.earned(company, me), paths, evidence.earned(me, company))",
+        (f"{ATTACKS}::test_who_calls_what_it_had_wrong_still_owes_it_and_lowers_nobody_in_a_third_partys_eyes",),
+    ),
+    Break(
+        "slanderers", "what others complain of counts as one's own experience", "p2p/reputation/evidence.py",
+        "        if self.me in new.signers and self.me in (new.borrower, new.lender):\n            other = new.lender if new.borrower == self.me else new.borrower\n",
+        "        if True:\n            other = new.lender if new.borrower == self.me or new.lender != self.me else new.borrower\n",
+        (f"{ATTACKS}::test_who_calls_what_it_had_wrong_still_owes_it_and_lowers_nobody_in_a_third_partys_eyes",),
     ),
     Break(
         "exit scams", "credit is not lowered by what is owed", "p2p/reputation/graph.py", "        return max(0, self.credit - self.owed)", "        return self.credit",
-        ("tests/unit/test_reputation.py",),
+        (f"{ATTACKS}::test_an_exit_scam_takes_the_floor_and_half_of_what_it_gave",),
     ),
     Break(
         "new names", "a newcomer is lent ten core-hours", "p2p/reputation/graph.py", "NEWCOMER_FLOOR_CORE_MS = 3_600_000", "NEWCOMER_FLOOR_CORE_MS = 36_000_000",
-        ("tests/unit/test_reputation.py",),
+        (f"{ATTACKS}::test_each_new_name_gets_a_newcomers_floor_again_and_no_more",),
+    ),
+    Break(
+        "free riders", "a newcomer is lent ten core-hours under its one name", "p2p/reputation/graph.py", "NEWCOMER_FLOOR_CORE_MS = 3_600_000",
+        "NEWCOMER_FLOOR_CORE_MS = 36_000_000", (f"{ATTACKS}::test_free_riders_get_a_newcomers_floor_of_each_lender",),
+    ),
+    Break(
+        "new names", "what newcomers hold already is not counted against their share", "p2p/reputation/favours.py", "max(0, newcomer_slots(idle_slots + new) - new)",
+        "newcomer_slots(idle_slots)", (f"{ATTACKS}::test_new_names_together_hold_a_tenth_of_what_is_idle",),
+    ),
+    Break(
+        "rings", "what is vouched for is not bounded by what the vouching one did", "p2p/reputation/graph.py", "        return min(self.computed_for_me, self.computed_for_it)",
+        "        return self.computed_for_it", (f"{ATTACKS}::test_a_ring_that_vouches_for_its_own_carries_half_of_what_the_vouching_one_did",),
+    ),
+    Break(
+        "withheld receipts", "who signs for nothing owes nothing", "p2p/reputation/evidence.py", "        return max(self.computed(self.me, company), self._given.get(company, 0))",
+        "        return self.computed(self.me, company)", (f"{ATTACKS}::test_who_signs_for_nothing_is_remembered_by_who_computed_for_it",),
+    ),
+    Break(
+        "forks", "a proof of a fork does not end credit", "p2p/reputation/graph.py", "    if company in evidence.forked:", "    if False:",
+        (f"{ATTACKS}::test_nothing_is_lent_to_who_has_signed_two_things_with_one_number",),
     ),
 )  # fmt: skip
 

@@ -435,11 +435,15 @@ def test_an_offer_waits_for_workers_that_come_back_one_by_one_and_for_nothing_el
 
 def test_contracts_that_are_not_over_use_up_credit() -> None:
     def agreement(state: State, role: Role = Role.LENDER, slots: int = 2) -> Any:
-        return SimpleNamespace(state=state, role=role, slots=slots, terms=TERMS)
+        return SimpleNamespace(state=state, role=role, slots=slots, terms=TERMS, halves={}, claimed=Facts(3, 3000, 900))
 
     one = 2 * TERMS.time_frame_s * 1000
     assert rules.lent_core_ms([agreement(State.ACTIVE), agreement(State.ACCEPTED)]) == 2 * one
     assert rules.lent_core_ms([agreement(State.OFFERED), agreement(State.RATED), agreement(State.ACTIVE, Role.BORROWER)]) == 0
+    ended = agreement(State.CLOSING)  # who does not settle is no newcomer again for the week in which its signature is waited for
+    assert rules.lent_core_ms([ended, agreement(State.CLOSING, Role.BORROWER)]) == 3000
+    ended.halves[Role.LENDER] = object()  # now the receipt says it
+    assert rules.lent_core_ms([ended]) == 0
     here, there = (b.Key(peer, bytes(16)) for peer in (b"p" * 32, b"q" * 32))
     contracts = {b.Key(here.peer, bytes([n]) * 16): SimpleNamespace(a=agreement(State.ACTIVE)) for n in range(1, 3)}
     service: Any = SimpleNamespace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_who_is_away_is_told_seldom_and_who_is_back_at_once() -> None:
     began = world.now
     world.run(7200)
     tries = sorted(at - began for at in told)
-    waits = [later - at for at, later in zip(tries, tries[1:], strict=False)]
+    waits = [later - at for at, later in pairwise(tries)]
     assert 10 < len(tries) < 40
     assert all(wait <= max(31, at / 3) for at, wait in zip(tries, waits, strict=False))  # a hole in the network is found to be over soon
     world.kill(world.borrower, 1.0)  # it comes back, and speaks first

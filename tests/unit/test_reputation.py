@@ -27,13 +27,14 @@ numbers = itertools.count(1)
 
 def half(
     author: Signer, peer: Signer, role: Role, core_ms: int, *, contract: bytes | None = None, borrower_cause: Cause = Cause.NONE,
-    lender_cause: Cause = Cause.NONE, ended: int = NOW,
+    lender_cause: Cause = Cause.NONE, ended: int = NOW, claimed_core_ms: int | None = None,
 ) -> Signed:  # fmt: skip
     facts = (core_ms // 1000, core_ms, 0)
+    claimed = facts if claimed_core_ms is None else (claimed_core_ms // 1000, claimed_core_ms, 0)
     contract = contract or next(numbers).to_bytes(32, "big")
     causes = int(borrower_cause), int(lender_cause)
     return author.sign(
-        m.Half(1, author.public, peer.public, contract, int(role), 1, m.ZERO, facts, facts, 0, 0, *causes, 0, ended, m.ZERO)
+        m.Half(1, author.public, peer.public, contract, int(role), 1, m.ZERO, facts, claimed, 0, 0, *causes, 0, ended, m.ZERO)
     )  # fmt: skip
 
 
@@ -200,6 +201,20 @@ def test_a_liar_earns_nothing_by_what_it_was_believed_until_it_was_caught_and_st
     assert limit_of(accused, J.public).owed == 3 * HOUR
 
 
+def test_who_signs_for_less_than_it_had_owes_what_the_lender_knows_and_nobody_else_is_told_so() -> None:
+    silent = half(ME, J, Role.LENDER, 0, contract=b"c" * 32, claimed_core_ms=2 * HOUR)
+    found = evidence(silent)
+    assert (limit_of(found, J.public).owed, limit_of(found, J.public).left) == (2 * HOUR, 0)
+    told = explain(found, J.public, NOW)
+    assert recompute(told)["left"] == told["limit"]["left"] == 0
+    found.add(half(J, ME, Role.BORROWER, HOUR, contract=b"c" * 32, claimed_core_ms=0))  # it signs for half of it, and denies the claim
+    assert limit_of(found, J.public).owed == 2 * HOUR
+    boast = half(VIA, J, Role.LENDER, 0, claimed_core_ms=9 * HOUR)  # the word of others about what they gave is nothing to me
+    assert limit_of(evidence(boast), J.public) == limit_of(evidence(), J.public)
+    paid = evidence(silent, worked(J, ME, HOUR))
+    assert limit_of(paid, J.public).owed == HOUR
+
+
 def test_the_order_is_distance_then_score() -> None:
     found = evidence(worked(J, ME, HOUR), worked(VIA, ME, HOUR), worked(K, VIA, HOUR), worked(VIA, ME, HOUR))
     assert [o.company for o in ranking(found, NOW)] == [VIA.public, J.public, K.public]
@@ -231,6 +246,10 @@ def test_newcomers_share_a_tenth_and_somebody_can_always_begin() -> None:
     shared = favours.share({J.public: 40, **strangers}, 40)
     assert shared[J.public] == 36
     assert sum(shared[s] for s in strangers) == 4
+    held = dict.fromkeys(list(strangers)[:3], 1)  # what they have already is of the same tenth, or one after another gets everything
+    assert sum(favours.share(strangers, 37, held).values()) == 1
+    assert sum(favours.share(strangers, 36, {b"s" * 32: 4}).values()) == 0
+    assert sum(favours.share(strangers, 36, {J.public: 4}).values()) == 3
 
 
 def test_slots_go_in_proportion_to_favours() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,11 @@ async def test_a_contract_comes_back_from_the_database_as_it_was(tmp_path: Path)
     assert party.machine is not None
     assert (again.state, again.a.acked, again.a.contract) == (party.machine.state, party.machine.a.acked, party.machine.a.contract)
     assert [h.body for h in await store.read(lambda conn: contracts.chain(conn, party.signer.public))] == [party.chain.halves[0].body]
+    others = [contracts.HalfRow(bytes([n]) * 32, place, bytes([n, place]) * 16, b"b", b"s") for n in (1, 2) for place in (1, 2, 3)]
+    await store.write(*(partial(contracts.add_half, row=row) for row in others))
+    kept = await store.read(lambda conn: contracts.all_halves(conn, party.signer.public, 3))
+    assert kept[0].author == party.signer.public
+    assert [h.chain_sequence for h in kept[1:]] == [2, 3, 3]  # the latest of others, in the order in which they are let go of
     await store.write(
         lambda conn: contracts.save(conn, contracts.ContractRow(peer, NONCE, 2, True, 99)),
         lambda conn: contracts.add_proof(conn, peer, b"proof"),

@@ -84,8 +84,15 @@ def may_sign_alone(policy: Policy, asker: Asker, terms: Terms) -> bool:
 
 
 def lent_core_ms(agreements: Iterable[Agreement]) -> int:
-    """Work that contracts which this side has signed as the lender, and which are not over, may still ask for at most."""
-    return sum(a.slots * a.terms.time_frame_s * 1000 for a in agreements if a.terms is not None and is_lent(a))
+    """Work that contracts which this side has signed as the lender may still ask for at most, and that of ended ones without a receipt."""
+    return sum(map(_lent_core_ms, agreements))
+
+
+def _lent_core_ms(a: Agreement) -> int:
+    if is_lent(a) and a.terms is not None:
+        return a.slots * a.terms.time_frame_s * 1000
+    is_unsettled = a.role is Role.LENDER and a.state in ENDING and a.role not in a.halves  # it may be kept waiting for a week
+    return a.claimed.core_ms if is_unsettled else 0
 
 
 def is_lent(a: Agreement) -> bool:

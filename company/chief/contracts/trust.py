@@ -7,6 +7,7 @@ the DHT has: who shows less than its head says, or another end, is named. Nothin
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -42,7 +43,7 @@ KIND = "receipt-head"
 LIFETIME_S = 3600
 MAX_SHOWN = 200  # halves of one answer
 MAX_ASKED = 2000  # of one company
-MAX_HALVES = 100_000  # of everybody, in memory
+MAX_HALVES = 100_000  # contracts between others, in memory: the oldest makes room. One's own, from which credit follows, all stay
 ASK_S = 10.0
 LEARN_EVERY_S = 600.0
 MAX_OVER = 8  # companies that vouch for one, as they are shown
@@ -63,23 +64,31 @@ class Trust:
     evidence: Evidence
     chains: dict[bytes, str] = field(default_factory=dict)  # what was found of each company's chain
     _keys: dict[str, bytes] = field(default_factory=dict)  # by id, of those whom an own receipt names
+    _others: deque[bytes] = field(default_factory=deque)  # contracts of others, in the order in which they came
     _due: trio.Event = field(default_factory=trio.Event)
 
     async def load(self) -> None:
         """What is in the database."""
-        for row in await self.store.read(lambda conn: rows.all_halves(conn, MAX_HALVES)):
+        for row in await self.store.read(lambda conn: rows.all_halves(conn, self.evidence.me, MAX_HALVES)):
             self._take(trusted(m.Half.code, row.body, row.signature))
         self.evidence.forked |= await self.store.read(rows.forked)
 
     def on_half(self, half: Signed) -> None:
         """One more half is on disk."""
-        if len(self.evidence.entries) < MAX_HALVES:
-            self._take(half)
+        self._take(half)
         self._due.set()
 
     def _take(self, half: Signed) -> None:
         found = half.message
-        if self.evidence.add(half) and isinstance(found, m.Half) and self.evidence.me in (found.author, found.peer):
+        if not isinstance(found, m.Half):
+            return
+        is_new, is_added = found.contract not in self.evidence.entries, self.evidence.add(half)
+        if is_added and self.evidence.me not in (found.author, found.peer):
+            if is_new:
+                self._others.append(found.contract)
+            while len(self._others) > MAX_HALVES:
+                self.evidence.forget(self._others.popleft())
+        elif is_added:
             other = found.peer if found.author == self.evidence.me else found.author
             self._keys[company_id_text(other)] = other
 

@@ -103,9 +103,11 @@ def keep_half(conn: Connection, row: HalfRow) -> tuple[HalfRow, ...]:
     return tuple(x for x in known if x.body != row.body)
 
 
-def all_halves(conn: Connection, limit: int) -> tuple[HalfRow, ...]:
-    """Halves of everybody, at most so many."""
-    return _halves.load(conn, order_by=(_h.author, _h.chain_sequence), limit=limit)
+def all_halves(conn: Connection, me: bytes, limit: int) -> tuple[HalfRow, ...]:
+    """One's own halves, all of them; then the latest of others' chains, at most so many, the oldest first."""
+    own = _halves.load(conn, _h.author == me, order_by=(_h.chain_sequence,))
+    others = _halves.load(conn, _h.author != me, order_by=(_h.chain_sequence.desc(), _h.author), limit=limit)
+    return (*own, *reversed(others))
 
 
 def halves_about(conn: Connection, contract: bytes) -> tuple[HalfRow, ...]:
