@@ -98,7 +98,7 @@ def decide(company: Company) -> None:
     idle = idle_slots(company)
     asked = {k.peer: company.book.contracts[k].a.terms for k in waiting}
     wanted = {peer: terms.slots for peer, terms in asked.items() if terms is not None}
-    shares = company.favours.share(wanted, idle, held_by(company)) if idle > 0 else {}
+    shares = company.favours.share(wanted, idle, held_by(company) if rules.strict_newcomers else None) if idle > 0 else {}
     for key in waiting:
         left = limit_of(company.evidence, key.peer).left - world.open_ms(company, key.peer)
         slots = min(shares.pop(key.peer, 0), max(0, left) // (rules.frame_s * 1000))

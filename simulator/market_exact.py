@@ -64,6 +64,7 @@ class MarketRules:
     again_s: float = 3600.0  # after a contract or a refusal nothing more is asked of that lender for so long
     review_s: float = 3600.0
     control: bool = True
+    strict_newcomers: bool = False  # what newcomers hold counts against their tenth
     min_trust: float = 0.0
     churn: Sessions | None = None
     away_s: float = 1800.0

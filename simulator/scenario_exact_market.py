@@ -34,6 +34,7 @@ EXACT_PARAMETERS = (
     Parameter("cheats-load", 0.0, "exact: what takers want, as a share of all workers' time (0 = as the others)", 0, 100),
     Parameter("whitewash", False, "exact: free riders and caught saboteurs come back under new names"),
     Parameter("control", True, "exact: lenders offer less where favours are not returned"),
+    Parameter("strict-newcomers", False, "exact: what newcomers hold already counts against their tenth of the idle slots"),
     Parameter("churn", "none", "exact: sessions; away for half an hour on average", choices=("none", *PRESETS)),
     Parameter("epoch-s", 1200, "exact: seconds between statements; a lease is three of them", 10, 3600),
     Parameter("validate-every", 997, "exact: check a book's invariants after every n-th event; 0 never", 0, 10_000_000),
@@ -46,7 +47,7 @@ def run_exact(v: Values, seed: int, progress: Progress) -> Outcome:
     rules = MarketRules(
         companies=v["companies"], workers=v["workers"], hours=v["hours"], kinds={kind: v[name] for name, kind in KINDS.items() if v[name]},
         sabotage_rate=v["sabotage-rate"], whitewash=v["whitewash"], load=v["load"],
-        loads=loads, job_hours=v["job-hours"], control=v["control"],
+        loads=loads, job_hours=v["job-hours"], control=v["control"], strict_newcomers=v["strict-newcomers"],
         churn=None if v["churn"] == "none" else PRESETS[v["churn"]], epoch_s=v["epoch-s"], lease_s=3 * v["epoch-s"],
         validate_every=v["validate-every"],
     )  # fmt: skip

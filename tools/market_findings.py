@@ -1,4 +1,4 @@
-"""The exact market over several seeds: ``python -m tools.market_findings [FOLDER]`` (about three minutes of one core).
+"""The exact market over several seeds: ``python -m tools.market_findings [FOLDER] [--strict]`` (about three minutes of one core).
 
 Draws what each kind of cheat takes beside its bound, over time, and writes a table of means with 95 % intervals (Student's t).
 """
@@ -60,11 +60,11 @@ def attacks() -> Plot:
     return Plot("what a cheat takes of one lender, unvouched for, at worst", "hours", "core-hours", list(ATTACK_HOURS), curves)
 
 
-def market(seed: int) -> dict[str, Any]:
-    """A day of sixty companies."""
+def market(seed: int, *, strict: bool = False) -> dict[str, Any]:
+    """A day of sixty companies; ``strict``: what newcomers hold already counts against their tenth."""
     rules = MarketRules(
         companies=60, kinds={"free-rider": 0.25, "saboteur": 0.05}, churn=PRESETS["weibull-kad"], epoch_s=1200, lease_s=3600,
-        validate_every=997,
+        validate_every=997, strict_newcomers=strict,
     )  # fmt: skip
     world = MarketWorld(rules, seed)
     world.run()
@@ -92,17 +92,20 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Run, draw, write."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "findings"
+    strict, given = "--strict" in sys.argv, [word for word in sys.argv[1:] if word != "--strict"]
+    folder = Path(given[0]) if given else ROOT / "docs" / "findings"
     folder.mkdir(parents=True, exist_ok=True)
-    plot = attacks()
-    (folder / "attacks.svg").write_text(draw(plot), "utf-8")
-    print({name: values[-1] for name, values in plot.curves.items()}, flush=True)
-    text = table([market(seed) for seed in range(1, SEEDS + 1)])
+    if not strict:
+        plot = attacks()
+        (folder / "attacks.svg").write_text(draw(plot), "utf-8")
+        print({name: values[-1] for name, values in plot.curves.items()}, flush=True)
+    text = table([market(seed, strict=strict) for seed in range(1, SEEDS + 1)])
     head = (
         "Sixty companies of ten workers, a quarter free riders, a twentieth saboteurs, churn `weibull-kad`; 95 % intervals over seeds.\n\n"
     )
-    made = "Made by `python -m tools.market_findings`. "
-    (folder / "market-exact.md").write_text("# The exact market over seeds\n\n" + made + head + text + "\n", "utf-8")
+    made = f"Made by `python -m tools.market_findings{' --strict' if strict else ''}`. "
+    title = "# The exact market over seeds" + (", where what newcomers hold counts against their tenth" if strict else "")
+    (folder / f"market-exact{'-strict' if strict else ''}.md").write_text(f"{title}\n\n{made}{head}{text}\n", "utf-8")
     print(text)
     return 0
 

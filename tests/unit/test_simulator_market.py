@@ -63,12 +63,12 @@ GOLDEN: tuple[tuple[str, dict[str, Any], str], ...] = (
     (
         "market",
         {"engine": "exact", "companies": 12, "hours": 2, "job-hours": 8, "free-riders": 0.2, "churn": "weibull-kad"},
-        "e21035a2c0da59d1",
+        "98138b0f5fcdfb59",
     ),
     (
         "overlay",
         {"companies": 8, "hours": 0.5, "job-hours": 4, "load": 1, "loss": 0.02, "fault-at-s": 900, "crashed": 0.3},
-        "7de794cd1c1d16bc",
+        "5108dc0735b5109b",
     ),
 )
 
