@@ -9,8 +9,10 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, SequentialBackend, register_parallel_backend
 
 if TYPE_CHECKING:
@@ -94,12 +96,15 @@ class CompanyBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return future
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """The results of a batch that is done, or what it raised."""
-        return out.result()
+        """The results of a batch that is done, or what it raised; a call that ended its worker raises what joblib's own backend raises."""
+        return self.retrieve_result(out)
 
     def retrieve_result(self, out: Future[Any], timeout: float | None = None) -> Any:
         """Wait for a batch."""
-        return out.result(timeout)
+        try:
+            return out.result(timeout)
+        except BrokenProcessPool as error:
+            raise TerminatedWorkerError(str(error)) from error
 
     def terminate(self) -> None:
         """The `Parallel` is over."""

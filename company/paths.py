@@ -14,6 +14,7 @@ from p2p.base.errors import UsageError
 from p2p.base.record import record
 
 ROOT_HOME = "/var/lib/company"  # for uid 0: a system service has no use for a user's data directory
+KEPT_ENVIRONMENTS = "COMPANY_ENVIRONMENTS"
 MAX_NAME_CHARS = 100
 OWN_NAME = "local"  # of the worker that a chief runs itself
 _NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -181,6 +182,11 @@ class WorkerHome:
     @property
     def cache(self) -> Path:
         return self.root / "cache"
+
+    @property
+    def environments(self) -> Path:
+        """What packages require; ``$COMPANY_ENVIRONMENTS`` is where `company.local()` keeps it from one company to the next."""
+        return Path(os.environ.get(KEPT_ENVIRONMENTS) or self.cache / "environments")
 
     @property
     def scratch(self) -> Path:

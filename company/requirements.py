@@ -7,12 +7,14 @@ steps, and only on files whose SHA-256 was promised.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import Distribution, PathDistribution
@@ -27,6 +29,8 @@ from company.wheelhouse import closure, installed_distributions, pack_again
 from p2p.base.errors import Action, Reason, Unavailable, UsageError
 
 PIP_TIMEOUT_S = 300.0
+COMPILE_TIMEOUT_S = 120.0
+COMPILE_BYTES = 2 << 30
 IMPORT_TIMEOUT_S = 60.0
 MAX_LISTED = 100
 
@@ -137,6 +141,18 @@ def given_wheels(folder: Path) -> dict[str, tuple[Distribution, Path]]:
     return found
 
 
+def forget_environments(folder: Path, *, keep: int, unused_s: float) -> None:
+    """Remove environments below ``folder`` that nobody has used for so long, but for the ``keep`` that were used last. Blocking."""
+    now = time.time()
+    with contextlib.suppress(OSError):
+        known = sorted(((e.stat().st_mtime, Path(e.path)) for e in os.scandir(folder) if e.is_dir(follow_symlinks=False)), reverse=True)
+        for used_at, path in known[keep:]:
+            if now - used_at > unused_s:
+                path.chmod(0o755)
+                _make_writable(path)
+                shutil.rmtree(path, ignore_errors=True)
+
+
 def environment_key(wheels: Iterable[tuple[str, str]], requirements: Sequence[str]) -> str:
     """The name of an environment: hash of its wheels' (file, SHA-256), the requirements and the interpreter's kind."""
     rows = [sys.implementation.cache_tag or "", *sorted(requirements), *sorted(f"{file} {sha256}" for file, sha256 in wheels)]
@@ -175,6 +191,7 @@ def build_environment(
     with tempfile.TemporaryDirectory(prefix=".making-", dir=target) as making:
         partial = Path(making, "site")
         _pip_install(python, wheels_dir, requirements, partial)
+        _compile(python, partial)
         _make_read_only(partial)
         try:
             # Linux moves a folder only if its owner may write to it, because ".." changes
@@ -201,6 +218,19 @@ def _pip_install(python: str, wheels_dir: Path, requirements: Sequence[str], par
     if said is not None:
         raise Unavailable("environment-failed", f"the requirements could not be installed: {said}", requirements=list(requirements))
     partial.mkdir(exist_ok=True)  # pip makes none when there is nothing to install
+
+
+def _compile(python: str, partial: Path) -> None:
+    """Bytecode beside the sources, once: no child may write there, and importing scikit-learn without takes three times as long.
+
+    What cannot be compiled is compiled when it is imported, if it ever is.
+    """
+    code = (
+        f"import compileall, resource; resource.setrlimit(resource.RLIMIT_AS, ({COMPILE_BYTES}, {COMPILE_BYTES})); "
+        "import re, sys; compileall.compile_dir(sys.argv[1], quiet=2, rx=re.compile(r'/tests?/'))"
+    )
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run([python, "-I", "-c", code, str(partial)], capture_output=True, timeout=COMPILE_TIMEOUT_S, check=False)
 
 
 def _make_read_only(folder: Path) -> None:

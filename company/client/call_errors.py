@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +24,12 @@ class FragmentError(CompanyError):
 
     def __init__(
         self, text: str, *, index: str, preview: str, remote_traceback: str, worker: str, cause: str, log_lines: tuple[str, ...] | None,
-        again: Callable[[], Any] | None, client: Any,
+        again: Callable[[], Any] | None, client: Any, stepping: Callable[[Any], Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__("call-failed", text, index=index, worker=worker, cause=cause)
         self.index, self.preview, self.remote_traceback = index, preview, remote_traceback
         self.worker, self.cause = worker, cause
-        self._log_lines, self._again, self._client = log_lines, again, client
+        self._log_lines, self._again, self._client, self._stepping = log_lines, again, client, stepping
 
     def __str__(self) -> str:
         parts = [self.text, f"call {self.index} on worker {self.worker or '?'}", f"arguments: {self.preview}" if self.preview else ""]
@@ -46,13 +48,23 @@ class FragmentError(CompanyError):
         return self._log_lines
 
     def reproduce(self, *, pdb: bool = False) -> Any:
-        """Run the call here, in this process; with ``pdb`` the debugger opens where it raises."""
+        """Run the call here, in this process; with ``pdb`` the debugger opens where it raises.
+
+        A call that ended its worker would end this process too: it runs in a sandbox here, with the limits that it had, and how it ended
+        is raised as `FragmentsFailed`. With ``pdb`` it does run in this process, step by step from its first line.
+        """
         if self._again is None:
             raise CompanyError("not-reproducible", "the arguments of this call are not here", hint="reproduce it where it was submitted")
         if not pdb:
             return self._again()
         import pdb as debugger
 
+        if self.cause != "raised":
+            if self._stepping is None:
+                text = "the function of this call is not here, so that no debugger can step through it"
+                raise CompanyError("not-reproducible", text, hint="reproduce it where it was submitted, or without pdb")
+            print(f"This call ended its worker ({self.cause}), and runs in this process now.", file=sys.stderr)
+            return self._stepping(debugger.Pdb())
         try:
             return self._again()
         except BaseException as error:
@@ -60,9 +72,15 @@ class FragmentError(CompanyError):
             raise
 
     @classmethod
-    def of_death(cls, client: Any, chunk: Chunk, told: dict[str, Any], call: tuple[Any, ...]) -> FragmentError:
-        """Of a call whose worker process died, every time it was tried."""
+    def of_death(
+        cls, client: Any, chunk: Chunk, told: dict[str, Any], call: tuple[Any, Any], *, made: Portable | None = None
+    ) -> FragmentError:
+        """Of a call, (args, kwargs), whose worker process died, every time it was tried; also a `BrokenProcessPool`, as programs expect."""
         import reprlib
+
+        def stepping(debugger: Any) -> Any:
+            assert made is not None
+            return debugger.runcall(_function_of(made), *call[0], **call[1])
 
         cause = str(told.get("cause", ""))
         how = {"memory": "killed: memory", "time-limit": "killed: time limit"}.get(cause, cause)
@@ -70,10 +88,21 @@ class FragmentError(CompanyError):
             how += f" (signal {told['signal']})"
         text = f"the call ended its worker process: {how}" + (f": {told['message']}" if told.get("message") else "")
         lines = tuple(str(told.get("log_tail", "")).splitlines()[-50:])
-        return cls(
+        return _death()(
             text, index=f"{chunk.job}/{chunk.index}/0", preview=reprlib.repr(call), remote_traceback=str(told.get("traceback", "")),
-            worker=str(told.get("worker", "")), cause=how, log_lines=lines, again=None, client=client,
+            worker=str(told.get("worker", "")), cause=how, log_lines=lines,
+            again=lambda: _in_sandbox(client, chunk), client=client, stepping=stepping if made is not None else None,
         )  # fmt: skip
+
+
+@functools.cache
+def _death() -> type[FragmentError]:
+    """Made when it is first needed: what it stands for imports all of multiprocessing."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    return type(
+        "WorkerDied", (FragmentError, BrokenProcessPool), {"__doc__": "Also what a pool of processes raises.", "__module__": __name__}
+    )
 
 
 def _again_of(text: str, index: str, preview: str, remote: str, worker: str, cause: str, lines: tuple[str, ...] | None) -> FragmentError:
@@ -89,8 +118,7 @@ def opened_error(told: list[Any], client: Any, chunk: Chunk, position: int, made
 
     def again() -> Any:
         assert made is not None
-        fn = pickle.loads(made.source) if isinstance(made.source, bytes) else _named(made.source)
-        return fn(*args, **kwargs)
+        return _function_of(made)(*args, **kwargs)
 
     detail = FragmentError(
         f"{name}: {message}", index=f"{chunk.job}/{chunk.index}/{position}", preview=preview, remote_traceback=remote, worker=chunk.worker,
@@ -105,6 +133,24 @@ def opened_error(told: list[Any], client: Any, chunk: Chunk, position: int, made
             error.__cause__ = detail
             return error
     return detail
+
+
+def _in_sandbox(client: Any, chunk: Chunk) -> Any:
+    """The value of a chunk of one call, run as a worker would. Raises what the call raises, and `FragmentsFailed` when it dies again."""
+    from company.client.chunks import opened
+    from p2p.base.codec import encode_value
+
+    body = encode_value(client.job(chunk.job).reproduce(chunk.index))
+    result = opened(body, 1)
+    if result.printed:
+        sys.stdout.write(result.printed)
+    if result.failed:
+        raise opened_error(result.values[0], client, chunk, 0, None, ((), {}))
+    return result.values[0]
+
+
+def _function_of(made: Portable) -> Any:
+    return pickle.loads(made.source) if isinstance(made.source, bytes) else _named(made.source)
 
 
 def _named(source: str) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 ONE, STAR, FULL = 0, 1, 2  # fn(x), fn(*args), fn(*args, **kwargs)
 SAFE, ECHO = 8, 16  # values by the codec, no pickle; what is printed comes back with the result
 SLICED = 32  # calls that take longer than was thought are left for another fragment: fewer values come back than calls came
-SLICE_NS = 200_000_000
+SLICE_NS = 500_000_000  # twice what the longest chunk is to take
 STEP_NS, MAX_STEP = 1_000_000, 256  # between two looks at the clock
 MAX_FUNCTIONS = 64
 MAX_TEXT = 12_000

@@ -17,9 +17,11 @@ from p2p.base.record import record
 
 TARGET_NS = 100_000_000  # a chunk takes about this long: short enough to spread, long enough to be worth its way (at 50 ms slots ran dry)
 TARGET_BYTES = 1 << 20
+LONG_NS = 250_000_000  # where it is known how many there are: fewer ways, and the last ones are shorter anyway
 MIN_NS = 5_000_000  # dividing less than this among workers takes longer than it
 MAX_CALLS = 32_768
 _GLOBALS = (type, FunctionType, BuiltinFunctionType)
+UNKNOWN_LENGTH = 1 << 60
 GROWTH = 8  # from one chunk to the next, while what was measured is little
 
 
@@ -39,18 +41,18 @@ class Pace:
         self.bytes += (0.3 if self.bytes else 1.0) * (size_bytes / max(1, calls) - self.bytes)
         self.largest = max(self.largest, calls)
 
-    def count(self) -> int:
+    def count(self, target_ns: int = TARGET_NS) -> int:
         """How many calls the next chunk should have."""
         if not self.ns and not self.bytes:
             return 1
-        by_time = TARGET_NS / max(50.0, self.ns)
+        by_time = target_ns / max(50.0, self.ns)
         by_bytes = TARGET_BYTES / max(1.0, self.bytes)
         return max(1, int(min(by_time, by_bytes, self.largest * GROWTH, MAX_CALLS)))
 
     def count_of(self, left: int, parts: int) -> int:
         """How many of the last ``left`` calls the next chunk should have, where ``parts`` such chunks would keep all workers busy."""
         least = MIN_NS / max(50.0, self.ns) if self.ns else 1
-        return min(self.count(), max(1, left // parts, int(least)))
+        return min(self.count(LONG_NS if left < UNKNOWN_LENGTH // 2 else TARGET_NS), max(1, left // parts, int(least)))
 
 
 @record

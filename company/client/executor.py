@@ -10,14 +10,15 @@ import concurrent.futures
 import sys
 import threading
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from company.client import calls_entry as entry
 from company.client.call_errors import FragmentError, opened_error
-from company.client.chunks import Opened, Pace, opened, packed_calls
+from company.client.chunks import UNKNOWN_LENGTH, Opened, Pace, opened, packed_calls
 from company.client.functions import NotPortable, Portable, portable
 from company.client.future import Future
 from company.client.open_executors import OPEN
@@ -32,8 +33,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 AHEAD_PER_SLOT = 3  # chunks under way: one that runs, one in its pipe, one on the way
 MAX_KNOWN_FUNCTIONS = 1000
-MAX_UNOPENED = 3  # chunks of one function
-UNKNOWN_LENGTH = 1 << 60
+MAX_UNOPENED = 3  # chunks of one function, one after the other
+FIRST_REST, LAST_REST = 8, 1024  # chunks that stay here then, before another is tried: twice as many each time
+
+
+@dataclass(slots=True)
+class _Unopened:
+    chunks: int = 0  # that workers could not open
+    stayed: int = 0  # that were not sent since one was tried
+    rest: int = FIRST_REST
 
 
 class Executor(concurrent.futures.Executor):
@@ -43,7 +51,8 @@ class Executor(concurrent.futures.Executor):
     ``retries``: of one call that kills its worker; what a call raises is its result. ``echo``: show here what calls print.
     ``processes``: how many processes a call may start in its sandbox, none by default. ``progress``: bars of `map`, by default where
     standard error is a terminal. ``on_unopened``: called with the words when a function or its arguments could not be opened on a
-    worker, so that nothing of them was run; such calls are run here then, one after the other, and after three chunks all of that function.
+    worker, so that nothing of them was run; such calls are run here then, one after the other, and after three chunks all of that function
+    but one chunk now and then, by which is seen whether workers can open them again.
 
     >>> import company
     >>> with company.local(workers=2) as client, company.Executor(client) as ex:
@@ -64,7 +73,7 @@ class Executor(concurrent.futures.Executor):
         self._safe = where != "own"
         self._flags = (entry.SAFE if self._safe else 0) | (entry.ECHO if echo else 0)
         self._progress, self.on_unopened = progress, on_unopened
-        self._unopened: Counter[bytes] = Counter()  # chunks, by function
+        self._unopened: dict[bytes, _Unopened] = {}  # by function
         self.here = threading.RLock()  # what is run here is written for processes, not for threads
         self._lock = threading.RLock()
         limits = {"memory": memory, "time_limit_s": time_limit_s, "processes": processes}
@@ -275,14 +284,16 @@ class Executor(concurrent.futures.Executor):
             return
         try:
             if body is None:
-                error = trouble if isinstance(trouble, BaseException) else FragmentError.of_death(self.client, chunk, trouble, group[0][1:])
+                error = trouble
+                if not isinstance(error, BaseException):
+                    error = FragmentError.of_death(self.client, chunk, trouble, group[0][1:], made=made)
                 self._fail([future for future, _, _ in group], error)
                 return
             result = opened(body, chunk.calls)
             if self.unopened(made, result):
                 threading.Thread(target=self._run_here, args=(group,), name="company-here", daemon=True).start()
                 return
-            self._pace(made).observe(chunk.calls, result.ns, len(chunk.body))
+            self.observe(made, chunk.calls, result.ns, len(chunk.body))
             if result.printed:
                 sys.stdout.write(result.printed)
             for position, (future, args, kwargs) in enumerate(group):
@@ -300,10 +311,7 @@ class Executor(concurrent.futures.Executor):
         """Whether a chunk is to be run here, since a worker could not open it; says so."""
         if not result.unopened or self.on_unopened is None:
             return False
-        with self._lock:
-            if len(self._unopened) >= MAX_KNOWN_FUNCTIONS:
-                self._unopened.clear()
-            self._unopened[made.key] += 1
+        self._refused_one(made).chunks += 1
         self.on_unopened(result.unopened)
         return True
 
@@ -311,14 +319,34 @@ class Executor(concurrent.futures.Executor):
         """Whether no worker can run calls of this function, so that all of them are run here; says so."""
         if self.on_unopened is None or getattr(error, "code", "") not in ("requirements-not-allowed", "python-differs"):
             return False
-        with self._lock:
-            self._unopened[made.key] = MAX_UNOPENED
+        self._refused_one(made).chunks += MAX_UNOPENED
         self.on_unopened(str(getattr(error, "text", error)))
         return True
 
     def stays_here(self, made: Portable) -> bool:
-        """Whether workers could not open calls of this function so often that no more are sent."""
-        return self._unopened[made.key] >= MAX_UNOPENED
+        """Whether workers could not open calls of this function so often that this chunk is not sent; now and then one is."""
+        with self._lock:
+            known = self._unopened.get(made.key)
+            if known is None or known.chunks < MAX_UNOPENED:
+                return False
+            known.stayed += 1
+            if known.stayed <= known.rest:
+                return True
+            known.stayed, known.rest = 0, min(2 * known.rest, LAST_REST)
+            return False
+
+    def observe(self, made: Portable, calls: int, ns: int, size_bytes: int) -> None:
+        """A chunk was run there: what it took, and that workers can open such calls."""
+        self._pace(made).observe(calls, ns, size_bytes)
+        if self._unopened:
+            with self._lock:
+                self._unopened.pop(made.key, None)
+
+    def _refused_one(self, made: Portable) -> _Unopened:
+        with self._lock:
+            if len(self._unopened) >= MAX_KNOWN_FUNCTIONS:
+                self._unopened.clear()
+            return self._unopened.setdefault(made.key, _Unopened())
 
     def _run_here(self, group: list[tuple[Future[Any], tuple[Any, ...], dict[str, Any]]]) -> None:
         with self.here:

@@ -162,7 +162,8 @@ class LazyMap(Iterator[Any]):
                 try:
                     found = opened(body, len(calls), is_sliced=self._chunksize is None)
                     if not found.unopened:
-                        self._pace.observe(len(found.values), found.ns, max(len(chunk.body) * len(found.values) // len(calls), len(body)))
+                        size_bytes = max(len(chunk.body) * len(found.values) // len(calls), len(body))
+                        self._executor.observe(self._made, len(found.values), found.ns, size_bytes)
                     sent.result = found
                 except BaseException as error:  # noqa: BLE001 - told to whoever asks for the result
                     sent.error = error
@@ -234,7 +235,8 @@ class LazyMap(Iterator[Any]):
             error = sent.error
             if isinstance(error, dict):
                 assert sent.chunk is not None
-                error = FragmentError.of_death(client, sent.chunk, error, (sent.calls[0],))
+                call = sent.calls[0]
+                error = FragmentError.of_death(client, sent.chunk, error, (tuple(call) if self._kind & 3 else (call,), {}), made=self._made)
             assert error is not None
             return iter([_Raised(error)] * len(sent.calls))
         if self._executor.unopened(self._made, result):

@@ -21,9 +21,11 @@ from pathlib import Path
 from company.client.address import find_chief
 from company.client.client import Client
 from company.errors import ChiefUnreachable
+from company.paths import KEPT_ENVIRONMENTS, make_passable, make_private
 
 READY_S = 60.0
 STOP_S = 20.0
+KEPT, KEPT_UNUSED_S = 8, 7 * 86400.0  # environments: this many, and those that were used in the last week
 _START = """
 import ctypes, os, runpy, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
@@ -43,6 +45,7 @@ class PrivateCompany(Client):
         home = Path(self._folder.name)
         slots = workers or len(os.sched_getaffinity(0))
         environ = {k: v for k, v in os.environ.items() if not k.startswith("COMPANY_")} | {"COMPANY_HOME": str(home)}
+        environ |= _kept_environments()
         arguments = ["start", "--workers", "0", "--http", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--dht", "off", "--json"]
         self._log = (home / "chief.log").open("wb")
         self._environ = environ
@@ -110,6 +113,23 @@ def local(workers: int | None = None) -> PrivateCompany:
     1
     """
     return PrivateCompany(workers)
+
+
+def _kept_environments() -> dict[str, str]:
+    """What tells its slots where folders of packages are kept from one such company to the next: scipy is unpacked once."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "company" / "environments"
+    try:
+        make_private(folder.parent)
+        make_passable(folder)  # the uids of sandboxes go through
+        is_much = sum(1 for _ in os.scandir(folder)) > KEPT
+    except (OSError, RuntimeError):  # no home, or not ours: then they are made anew each time
+        return {}
+    if is_much:
+        from company.requirements import forget_environments
+
+        forget_environments(folder, keep=KEPT, unused_s=KEPT_UNUSED_S)
+    return {KEPT_ENVIRONMENTS: str(folder)}
 
 
 def _end(processes: list[subprocess.Popen[bytes]], folder: tempfile.TemporaryDirectory[str]) -> None:

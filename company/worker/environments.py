@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,6 +78,7 @@ class Environments:
         async with self._lock:
             site = await self._made(job, requirements, wanted)
             if site not in self._tried:
+                os.utime(site)  # used now: `forget_environments` leaves it
                 await self._try_imports(site, wanted)
                 self._tried.add(site)
             return site

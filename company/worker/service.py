@@ -57,7 +57,7 @@ async def run_worker(options: WorkerOptions) -> int:
     with HomeLock.take(home.root, "worker"):
         wipe(home.scratch)
         identity = load_or_create_identity(home.identity / "key")
-        async with Sandbox.open(home=home.root, stage=(home.cache / "environments",), allow_none=options.sandbox_allow_none) as sandbox:
+        async with Sandbox.open(home=home.root, stage=(home.environments,), allow_none=options.sandbox_allow_none) as sandbox:
             worker = Worker(options, home, identity, sandbox, SystemRandom())
             try:
                 await worker.run()
@@ -200,7 +200,7 @@ class Worker:
 
     def _environments(self, membership: Membership, link: Link) -> Environments:
         return Environments(
-            self._home.cache / "environments", self._home.scratch, chief_key=membership.chief_key, source=link.wheels,
+            self._home.environments, self._home.scratch, chief_key=membership.chief_key, source=link.wheels,
             sandbox=self._sandbox, is_allowed=self._options.allow_requirements, rng=self._rng,
         )  # fmt: skip
 

@@ -6,17 +6,23 @@ import concurrent.futures
 import importlib
 import itertools
 import operator
+import os
 import pickle
+import pty
+import select
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
 import company as company_module
+from company.client.executor import LAST_REST
 from company.client.functions import NotPortable
-from company.errors import CompanyError
+from company.errors import CompanyError, FragmentsFailed
 from tests.support import call_samples as samples
 from tests.support.company_processes import RunningCompany, until
 
@@ -156,6 +162,13 @@ def test_a_call_that_kills_its_worker_fails_alone(company: RunningCompany) -> No
         assert [v for v in found if type(v) is int] == [0, 1, 2, 4, 5]
         assert isinstance(found[3], company_module.FragmentError)
         assert "3" in found[3].preview
+        assert (found[3].cause, executor.submit(samples.square, 3).result(60)) == ("exited", 9)
+        assert isinstance(found[3], BrokenProcessPool), "what a pool of processes raises"
+        with pytest.raises(FragmentsFailed) as raised:
+            found[3].reproduce()
+        assert raised.value.facts["cause"] == "exited", "in a sandbox here, so that this process lives on"
+        with pytest.raises(FragmentsFailed):
+            company.client.future(found[3].index).exception(60).reproduce()  # by anybody who may read the job
 
 
 def test_large_arguments_and_results_travel(ex: company_module.Executor) -> None:
@@ -181,6 +194,15 @@ def test_what_cannot_be_opened_there_is_run_here_when_asked_for(company: Running
         assert list(ex.map(value, [made() for _ in range(30)], chunksize=1)) == [7] * 30, "here from the fourth on, without asking"
         assert ex.submit(value, made()).result(60) == 7
         assert list(ex.map(abs, [-1])) == [1]
+        plain = types.SimpleNamespace(value=8)
+        for _ in range(LAST_REST):  # now and then one is tried there: when it can be opened, all go there again
+            future = ex.submit(value, plain)
+            assert future.result(60) == 8
+            if future.worker:
+                break
+        futures = [ex.submit(value, plain) for _ in range(5)]
+        assert [f.result(60) for f in futures] == [8] * 5
+        assert all(f.worker for f in futures)
     assert said and all("Made" in words for words in said)
     with company_module.Executor(company.client) as ex, pytest.raises(AttributeError, match="Made"):
         ex.submit(value, made()).result(60)
@@ -263,3 +285,59 @@ def test_distributions_that_no_worker_takes_in_are_refused_at_once_or_the_calls_
         assert list(ex.map(digest, [1, 2])) == [digest(1), digest(2)]
         assert ex.submit(digest, 3).result(60) == digest(3)
     assert said and "joblib" in said[0]
+
+
+_DEBUGGED = """
+import company
+from tests.support import call_samples as samples
+
+with company.Executor(retries=1, progress=False) as ex:
+    for call in (ex.submit(samples.divide, 1, 0), ex.submit(samples.die_at, 3)):
+        error = call.exception(120)
+        told = error if isinstance(error, company.FragmentError) else error.__cause__
+        try:
+            told.reproduce(pdb=True)
+        except ZeroDivisionError:
+            print("raised here too")
+"""
+
+
+def test_a_call_that_failed_is_debugged_at_a_terminal(company: RunningCompany, tmp_path: Path) -> None:
+    """Where it raised; and one that ended its worker from its first line on, until it ends the program."""
+    script = tmp_path / "debugged.py"
+    script.write_text(_DEBUGGED)
+    terminal, theirs = pty.openpty()
+    chief = company.ready["chief"]
+    environ = company.environ | {"COMPANY_URL": str(chief["http"]), "COMPANY_TOKEN": str(chief["token"]), "TERM": "dumb"}
+    environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+    with subprocess.Popen([sys.executable, str(script)], stdin=theirs, stdout=theirs, stderr=theirs, env=environ) as process:
+        os.close(theirs)
+        said = ""
+
+        def heard(words: str) -> str:
+            nonlocal said
+            while words not in said:
+                assert select.select([terminal], [], [], 120)[0], said
+                try:
+                    said += os.read(terminal, 1 << 16).decode()
+                except OSError:
+                    raise AssertionError(f"it ended before {words}: {said}") from None
+            before, _, said = said.partition(words)
+            return before
+
+        try:
+            assert "quotient = a / b" in heard("(Pdb) ")
+            os.write(terminal, b"p 'b', b\n")
+            assert "('b', 0)" in heard("(Pdb) ")
+            os.write(terminal, b"q\n")
+            heard("raised here too")
+            assert "ended its worker (exited), and runs in this process now" in heard("(Pdb) ")
+            os.write(terminal, b"s\n")
+            heard("(Pdb) ")
+            os.write(terminal, b"p 'x', x\n")
+            assert "('x', 3)" in heard("(Pdb) ")
+            os.write(terminal, b"c\n")
+            assert process.wait(60) == 9, said
+        finally:
+            process.kill()
+            os.close(terminal)

@@ -10,6 +10,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import company as company_module
 from company.joblib import register
@@ -34,6 +35,8 @@ def test_parallel_runs_on_the_company(client: company_module.Client) -> None:
     assert len(jobs) == 1, "workers would import everything again for each"
     with pytest.raises(ZeroDivisionError):
         joblib.Parallel(backend="company", n_jobs=2)(joblib.delayed(samples.divide)(1, i) for i in (1, 0))
+    with pytest.raises(TerminatedWorkerError, match="ended its worker process: exited"):
+        joblib.Parallel(backend="company", n_jobs=2)(joblib.delayed(samples.die_at)(i) for i in (3, 4))
 
 
 def test_a_program_ends_although_its_company_ended_before_its_executors(tmp_path: Path) -> None:

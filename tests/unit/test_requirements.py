@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from company.requirements import build_environment, check_by_import, collect_wheels, environment_key, given_wheels, missing, modules_of
+from company.requirements import (
+    build_environment,
+    check_by_import,
+    collect_wheels,
+    environment_key,
+    forget_environments,
+    given_wheels,
+    missing,
+    modules_of,
+)
 from company.wheel_repack import repack
 from company.wheelhouse import installed_distributions
 from p2p.base.errors import Unavailable, UsageError
@@ -79,11 +90,23 @@ def test_an_environment_is_made_offline_once_and_cannot_be_written(tmp_path: Pat
     code = "import sys; sys.path.insert(0, sys.argv[1]); import top, low; print(top.version, low.version)"
     assert subprocess.check_output([sys.executable, "-I", "-B", "-c", code, site], text=True) == "1.0 2.0\n"
     assert not [path for path in (site, *site.rglob("*")) if stat.S_IMODE(path.stat().st_mode) & 0o222]
-    assert not list(site.rglob("*.pyc"))
+    assert {p.name.partition(".")[0] for p in site.rglob("*.pyc")} == {"top", "low"}, "compiled once, since no child may write it"
     made = site.stat().st_mtime_ns
     assert build_environment(wheels, ["top"], tmp_path / "environments") == site
     assert site.stat().st_mtime_ns == made
     assert [path.name for path in (tmp_path / "environments").iterdir()] == [site.name]
+
+
+def test_environments_that_nobody_uses_are_forgotten(tmp_path: Path) -> None:
+    folder = tmp_path / "environments"
+    sites = [build_environment(tiny_wheels(tmp_path), wanted, folder) for wanted in (["top"], ["low"], ["low>=2"])]
+    for age_s, site in zip((10, 300, 200), sites, strict=True):
+        os.utime(site, (time.time() - age_s,) * 2)
+    forget_environments(folder, keep=1, unused_s=250)
+    assert set(folder.iterdir()) == {sites[0], sites[2]}
+    forget_environments(folder, keep=1, unused_s=0)
+    assert list(folder.iterdir()) == [sites[0]]
+    forget_environments(tmp_path / "absent", keep=1, unused_s=0)
 
 
 def test_an_environments_name_depends_on_every_wheel_and_requirement() -> None:
