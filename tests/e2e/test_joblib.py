@@ -45,6 +45,7 @@ def test_a_program_ends_although_its_company_ended_before_its_executors(tmp_path
         "import company, joblib\nfrom company.joblib import register\n"
         "with company.local(workers=2) as client:\n    register(client)\n    ex = company.Executor(client)\n"
         "    late = ex.submit(__import__('time').sleep, 100)\n"
+        "    late.id  # its job is open: a client's requests are one thread's at a time\n"
         "    print(joblib.Parallel(backend='company', n_jobs=2)(joblib.delayed(abs)(i) for i in (-1, -2)))\n"
         "print(type(late.exception(60)).__name__)\n"
     )
