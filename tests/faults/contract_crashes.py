@@ -110,7 +110,13 @@ class Pair:
         fuse.with_suffix(".new").write_text(f"{moment} {record}")
         fuse.with_suffix(".new").rename(fuse)
         second = self._run(found, job.id, before, fuse)
-        fuse.unlink(missing_ok=True)
+        try:
+            fuse.unlink()
+        except FileNotFoundError:  # taken by the side that dies of it, perhaps when everything was over
+            if not found.is_killed:
+                until(lambda: not self.companies.of[side].is_running("chief"), f"the {side} is dead", timeout_s=10)
+                found.is_killed = True
+                self.restart(side)
         mine = [id_ for id_ in self.contracts("borrower") or () if id_ not in before and id_ != second]
         self._judge(found, self.companies.client("borrower").job(job.id), mine, second)
         found.seconds = round(time.monotonic() - began, 1)
