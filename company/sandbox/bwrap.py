@@ -41,6 +41,9 @@ def environment(*, tmp: str, library_dir: str | None) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         # One slot is one core, and every thread's stack and arena counts against the memory limit.
         "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+        # What glibc comes to by itself after a block of 32 MiB was freed (mallopt(3)). Before, each fragment of a MiB gives its pages
+        # back to the kernel and takes hundreds of new ones (docs/performance.md).
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
     }  # fmt: skip
     return env | ({"LD_LIBRARY_PATH": library_dir} if library_dir else {})
 
