@@ -35,13 +35,13 @@ class Break:
 
 
 FULL = {"FAULTS_FULL": "1"}
-ACK = "self._committer.add(pieces=pieces, ops=ops, then=lambda: self._workers.send_ack(worker, message.token, message.first))"
+ACK = "self._committer.add(pieces=pieces, ops=ops, then=acknowledge)"
 POP = '    def split_failed(self, event: ev.SplitFailed, now: Monotonic) -> list[ev.Effect]:\n        job = self._books.job(event.job)\n        return [] if job is None else self.end(job, "failed", event.reason, now)'
 
 JOBS = (
     Break(
         "kill -9 of the chief", "a result is acknowledged before it is on disk", "company/chief/engine.py", ACK,
-        "self._workers.send_ack(worker, message.token, message.first)\n            self._committer.add(pieces=pieces, ops=ops)",
+        "acknowledge()\n            self._committer.add(pieces=pieces, ops=ops)",
         (f"{CRASH}[segment-half-written]",), FULL,
     ),
     Break(

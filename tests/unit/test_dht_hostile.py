@@ -182,7 +182,9 @@ async def test_an_answer_by_another_key_or_from_another_place_is_not_taken() -> 
         await works(nodes)  # round trips on the same sockets: what was sent before has arrived
         known = {peer.node_id for peer in nodes[0].status().peers}
         assert mallory.key.node_id not in known and eve.key.node_id not in known
-        assert nodes[0].status().drops == {"answer by another key": 1, "answer that nobody asked for": 2}
+        drops = nodes[0].status().drops
+        assert set(drops) == {"answer by another key", "answer that nobody asked for"} and drops["answer by another key"] == 1
+        assert drops["answer that nobody asked for"] >= 2  # on a slow machine also honest ones, to requests that were sent again
 
 
 async def test_refreshing_when_every_contact_is_dead_harms_nothing() -> None:
