@@ -12,6 +12,8 @@ import json
 import select
 import socket
 import ssl
+import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -70,19 +72,56 @@ class _PinnedConnection(http.client.HTTPSConnection):
             )
 
 
+class _Kept:
+    """The connection that one thread keeps; closed when the thread ends."""
+
+    def __init__(self) -> None:
+        self.connection: http.client.HTTPConnection | None = None
+
+    def close(self) -> None:
+        """Close it, if there is one."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Transport:
-    """Requests to one chief. Not thread-safe: one per thread."""
+    """Requests to one chief. Each thread that asks has a connection of its own: executors of one client open jobs in their own threads."""
 
     def __init__(self, address: ChiefAddress, *, timeout_s: float = TIMEOUT_S) -> None:
         self.address = address
         self._timeout_s = timeout_s
-        self._kept: http.client.HTTPConnection | None = None
+        self._own = threading.local()
+        self._all: weakref.WeakSet[_Kept] = weakref.WeakSet()
+        self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close the kept connection."""
-        if self._kept is not None:
-            self._kept.close()
-            self._kept = None
+        """Close the kept connections, those of other threads too."""
+        with self._lock:
+            found = list(self._all)
+        for kept in found:
+            kept.close()
+
+    @property
+    def _kept(self) -> http.client.HTTPConnection | None:
+        kept: _Kept | None = getattr(self._own, "kept", None)
+        return kept.connection if kept is not None else None
+
+    @_kept.setter
+    def _kept(self, connection: http.client.HTTPConnection) -> None:
+        if not hasattr(self._own, "kept"):
+            self._own.kept = _Kept()
+            with self._lock:
+                self._all.add(self._own.kept)
+        self._own.kept.connection = connection
+
+    def _drop(self) -> None:
+        """Close the connection of this thread."""
+        if hasattr(self._own, "kept"):
+            self._own.kept.close()
 
     def request(
         self,
@@ -102,16 +141,16 @@ class Transport:
         try:
             return self._once(method, _target(path, query), body, sent, timeout_s)
         except _LOST as error:
-            self.close()
+            self._drop()
             if not (reused and safe_again):
                 raise self._unreachable(error) from None
         except OSError as error:
-            self.close()
+            self._drop()
             raise self._unreachable(error) from None
         try:  # the kept connection had gone stale, and asking twice does no harm
             return self._once(method, _target(path, query), body, sent, timeout_s)
         except (OSError, http.client.HTTPException) as error:
-            self.close()
+            self._drop()
             raise self._unreachable(error) from None
 
     def json(self, method: str, path: str, value: Any = None, **options: Any) -> Any:
@@ -146,7 +185,7 @@ class Transport:
     ) -> Iterator[http.client.HTTPResponse]:
         """GET on the kept connection, read piece by piece; read it to its end, or the connection is closed."""
         if self._kept is not None and _is_stale(self._kept):
-            self.close()
+            self._drop()
         connection = self._kept or self._connect(self._timeout_s)
         self._kept = connection
         try:
@@ -158,12 +197,12 @@ class Transport:
             _raise_for(response.status, response.headers, b"" if response.status < 300 else response.read(1 << 20))
             yield response
             if not response.isclosed() or response.will_close:
-                self.close()
+                self._drop()
         except (OSError, http.client.HTTPException) as error:
-            self.close()
+            self._drop()
             raise self._unreachable(error) from None
         except BaseException:
-            self.close()
+            self._drop()
             raise
 
     def lines(self, path: str, *, query: Mapping[str, Any] | None = None, timeout_s: float | None = None) -> Iterator[Any]:
@@ -192,7 +231,7 @@ class Transport:
     def _once(self, method: str, target: str, body: Body, headers: dict[str, str], timeout_s: float | None) -> Answer:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         if self._kept is not None and _is_stale(self._kept):
-            self.close()
+            self._drop()
         connection = self._kept or self._connect(timeout_s)
         self._kept = connection
         if connection.sock is not None:
@@ -209,10 +248,10 @@ class Transport:
             if len(content) > MAX_ANSWER_BYTES:
                 raise IntegrityError("answer-too-long", f"the chief answered more than {MAX_ANSWER_BYTES} bytes")
         except BaseException:
-            self.close()  # half a request or half an answer: this connection is of no more use
+            self._drop()  # half a request or half an answer: this connection is of no more use
             raise
         if response.will_close:
-            self.close()
+            self._drop()
         _raise_for(response.status, response.headers, content)
         return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, content)
 

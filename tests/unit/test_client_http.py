@@ -1,5 +1,6 @@
 """Client and chief over a real socket: uploads that resume, downloads that are checked, errors that keep their code."""
 
+import concurrent.futures
 import hashlib
 import io
 import os
@@ -78,6 +79,20 @@ def test_an_answer_that_is_not_json_is_named(client: Client, chief: FakeChief) -
     chief.fixed["GET /api/v1/company"] = (200, b"<html>")
     with pytest.raises(IntegrityError, match="not JSON"):
         client.company()
+
+
+def test_threads_share_a_client_and_its_end_closes_what_each_had_open(client: Client, chief: FakeChief) -> None:
+    """Executors of one client open their jobs in threads of their own."""
+    together = threading.Barrier(4)
+
+    def ask() -> int:
+        together.wait(30)
+        return sum(client.jobs()["items"] is not None for _ in range(5))
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert [f.result(60) for f in [pool.submit(ask) for _ in range(4)]] == [5] * 4
+        client.close()
+        assert client.jobs()["items"] is not None
 
 
 def test_a_kept_connection_that_went_stale_is_replaced_once() -> None:
