@@ -13,7 +13,6 @@ import select
 import socket
 import ssl
 import threading
-import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -72,56 +71,45 @@ class _PinnedConnection(http.client.HTTPSConnection):
             )
 
 
-class _Kept:
-    """The connection that one thread keeps; closed when the thread ends."""
-
-    def __init__(self) -> None:
-        self.connection: http.client.HTTPConnection | None = None
-
-    def close(self) -> None:
-        """Close it, if there is one."""
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
-
-    def __del__(self) -> None:
-        self.close()
-
-
 class Transport:
     """Requests to one chief. Each thread that asks has a connection of its own: executors of one client open jobs in their own threads."""
 
     def __init__(self, address: ChiefAddress, *, timeout_s: float = TIMEOUT_S) -> None:
         self.address = address
         self._timeout_s = timeout_s
-        self._own = threading.local()
-        self._all: weakref.WeakSet[_Kept] = weakref.WeakSet()
+        # By thread. Not `threading.local`: at the interpreter's end that closes the connection a daemon thread reads from, and Python aborts.
+        self._of: dict[int, http.client.HTTPConnection] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close the kept connections, those of other threads too."""
         with self._lock:
-            found = list(self._all)
-        for kept in found:
-            kept.close()
+            found = list(self._of.values())
+            self._of.clear()
+        for connection in found:
+            connection.close()
 
     @property
     def _kept(self) -> http.client.HTTPConnection | None:
-        kept: _Kept | None = getattr(self._own, "kept", None)
-        return kept.connection if kept is not None else None
+        return self._of.get(threading.get_ident())
 
     @_kept.setter
     def _kept(self, connection: http.client.HTTPConnection) -> None:
-        if not hasattr(self._own, "kept"):
-            self._own.kept = _Kept()
-            with self._lock:
-                self._all.add(self._own.kept)
-        self._own.kept.connection = connection
+        gone: list[http.client.HTTPConnection] = []
+        with self._lock:
+            if threading.get_ident() not in self._of:  # a thread that is new here: those of threads that are over go
+                alive = {thread.ident for thread in threading.enumerate()}
+                gone = [self._of.pop(ident) for ident in list(self._of) if ident not in alive]
+            self._of[threading.get_ident()] = connection
+        for old in gone:
+            old.close()
 
     def _drop(self) -> None:
         """Close the connection of this thread."""
-        if hasattr(self._own, "kept"):
-            self._own.kept.close()
+        with self._lock:
+            connection = self._of.pop(threading.get_ident(), None)
+        if connection is not None:
+            connection.close()
 
     def request(
         self,
