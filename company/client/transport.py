@@ -77,7 +77,7 @@ class Transport:
     def __init__(self, address: ChiefAddress, *, timeout_s: float = TIMEOUT_S) -> None:
         self.address = address
         self._timeout_s = timeout_s
-        # By thread. Not `threading.local`: at the interpreter's end that closes the connection a daemon thread reads from, and Python aborts.
+        # By thread. Not `threading.local`: at the interpreter's end that closes what a daemon thread reads from, and Python aborts.
         self._of: dict[int, http.client.HTTPConnection] = {}
         self._lock = threading.Lock()
 
