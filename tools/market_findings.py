@@ -5,7 +5,6 @@ Draws what each kind of cheat takes beside its bound, over time, and writes a ta
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +17,13 @@ from simulator.runs import at_path
 from simulator.scenario import Plot, rounded
 from simulator.scenario_exact_market import TAKERS, measures
 from simulator.svg import draw
+from tools.student import interval
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE_HOUR_MS: Final = 3_600_000
 ATTACK_SEEDS: Final = 4
 ATTACK_HOURS: Final = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
 SEEDS: Final = 6
-T95: Final = {5: 2.571, 3: 3.182}  # Student's t, by degrees of freedom
 KINDS: Final = ("free-rider", "over-claimer", "slanderer", "exit-scam", "saboteur", "withholder")
 ROWS: Final = {
     "contracts": "contracts", "crashes": "crashes", "useful_after_hours": "hours until a newcomer is helped, median",
@@ -71,14 +70,6 @@ def market(seed: int, *, strict: bool = False) -> dict[str, Any]:
     found = measures(world)
     accepted, received = (sum(getattr(c.tally, name) for c in world.companies) for name in ("accepted", "received"))
     return dict(rounded({**found, "accepted_share": accepted / max(1.0, received)}))
-
-
-def interval(values: Sequence[float]) -> str:
-    """Mean and half the width of its 95 % interval."""
-    if len(values) < 2:
-        return f"{values[0]:.3g}" if values else "-"
-    half = T95.get(len(values) - 1, 2.0) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{statistics.fmean(values):.3g} ± {half:.2g}"
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:

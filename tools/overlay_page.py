@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from tools.student import interval, t95
+
 MILLION: Final = 1_000_000
 NETWORKS: Final = (1_000, 10_000, 100_000, MILLION)
-T95: Final = {1: 12.706, 2: 4.303, 3: 3.182, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228}  # Student's t, by degrees of freedom
 MAX_HALVES: Final = 100_000  # of `company.chief.contracts.trust`
 
 
@@ -73,12 +74,7 @@ def contacts_at(nodes: int, k: int = 20) -> float:
 
 def over_seeds(runs: dict[int, list[Measured]], name: str) -> str:
     """One row: mean and 95 % interval (Student's t) of each size."""
-    cells = []
-    for some in runs.values():
-        values = [float(getattr(run, name)) for run in some]
-        half = T95[len(values) - 1] * float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-        cells.append(f"{np.mean(values):.3g} ± {half:.2g}" if len(values) > 1 else f"{values[0]:.3g}")
-    return " | ".join(cells)
+    return " | ".join(interval([float(getattr(run, name)) for run in some]) for some in runs.values())
 
 
 def intervals(runs: dict[int, list[Measured]]) -> str:
@@ -96,7 +92,7 @@ def grown(runs: dict[int, list[Measured]], name: str, companies: int) -> tuple[f
     y = np.log([getattr(run, name) for some in runs.values() for run in some])
     (slope, start), covariance = np.polyfit(x, y, 1, cov=True)
     at = np.array([np.log(companies), 1.0])
-    value, half = slope * at[0] + start, T95.get(len(x) - 2, 2.0) * float(np.sqrt(at @ covariance @ at))
+    value, half = slope * at[0] + start, t95(len(x) - 2) * float(np.sqrt(at @ covariance @ at))
     return float(np.exp(value)), float(np.exp(value - half)), float(np.exp(value + half))
 
 

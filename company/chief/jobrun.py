@@ -232,8 +232,8 @@ class JobRun:
         costs = None if batch.cost is None else np.full(look, batch.cost / batch.count)
         return self.batcher.next_batch(sizes, costs, self.unbatched, slots, speed)
 
-    def is_nearly_over(self, slots: int) -> bool:
-        """Whether it is time to start what comes after the last fragment.
+    def may_begin_merge(self, slots: int) -> bool:
+        """Whether merge may begin beside the rest of the work.
 
         What remains takes less than `NEARLY_S`, or, where there is much to merge, no longer than merging what is there already.
         """

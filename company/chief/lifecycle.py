@@ -282,7 +282,7 @@ class Lifecycle:
                 continue
             if job.is_complete and not job.paused:
                 effects += [*self._drop_leases(job, "done-elsewhere", now), *self._merge(job)]
-            elif not job.merge_prepared and job.is_nearly_over(books.slots.total):
+            elif not job.merge_prepared and job.may_begin_merge(books.slots.total):
                 job.merge_prepared = True
                 effects.append(ev.PrepareMerge(job=job.id))
         if books.is_line_moved:

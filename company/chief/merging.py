@@ -148,12 +148,12 @@ class Merging:
 
 
 async def _clear_away(child: MergeChild | MergeError | None, blank: Blank | None) -> None:
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
-        if isinstance(child, MergeChild):
-            await child.aclose()
-        if blank is not None:
-            await blank.child.aclose()
-            shutil.rmtree(blank.folder, ignore_errors=True)
+    """Closing shields itself, so this also does its work where the task is being cancelled."""
+    if isinstance(child, MergeChild):
+        await child.aclose()
+    if blank is not None:
+        await blank.child.aclose()
+        shutil.rmtree(blank.folder, ignore_errors=True)
 
 
 def _unwritable(job: str, folder: Path, error: OSError) -> Reason:

@@ -74,19 +74,13 @@ async def run_split(
             ended = await _run_in(child, plan, on_count, on_fragments)
             nursery.cancel_scope.cancel()
     except BaseException:
-        await close_within(child)
+        await child.aclose()  # which shields itself
         raise
     if leave is None:
-        await close_within(child)
+        await child.aclose()
     else:
         leave(child)
     return ended
-
-
-async def close_within(child: Child, limit_s: float = 10.0) -> None:
-    """Close it though the caller is being cancelled, for ``limit_s`` at most."""
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + limit_s):
-        await child.aclose()
 
 
 async def _run_in(child: Child, plan: SplitPlan, on_count: Callable[[int | None], None], on_fragments: Produced) -> int | SplitError:

@@ -16,7 +16,7 @@ from company.chief.commit import Committer
 from company.chief.digests import SplitCheck, range_digest
 from company.chief.requirement_wheels import RequirementWheels
 from company.chief.runtime import JobRuntime
-from company.chief.splitter import SplitError, SplitPlan, close_within, run_split
+from company.chief.splitter import SplitError, SplitPlan, run_split
 from company.chief.store import artifacts, failures, outcomes
 from company.chief.window import Large, window_limit
 from company.sandbox.child import Child
@@ -90,7 +90,7 @@ class Splitting:
                 blank = self._blanks.take_for_data(plan.data, plan.data_name, memory_bytes=plan.memory_bytes, site=plan.site)
 
                 def leave(child: Child) -> None:
-                    self._nursery.start_soon(close_within, child)
+                    self._nursery.start_soon(child.aclose)
 
                 try:
                     ended = await run_split(

@@ -9,7 +9,7 @@ from typing import Literal
 import trio
 
 from company.chief.blanks import Blanks
-from company.chief.splitter import SplitPlan, close_within, run_split
+from company.chief.splitter import SplitPlan, run_split
 from company.package import DEFAULT_MEMORY_BYTES
 from company.sandbox import Child, Sandbox, wire
 from p2p.base.codec import decode_value, encode_value
@@ -74,7 +74,7 @@ async def test_the_end_of_split_is_told_before_its_child_is_closed_and_a_cancell
             assert await run_split(sandbox, plan, on_count=lambda _: None, on_fragments=nothing, leave=left.append) == 2
             (child,) = left
             assert child.is_alive, "its closing is somebody else's"
-            await close_within(child)
+            await child.aclose()
             with trio.move_on_after(1):
                 await run_split(
                     sandbox, replace(plan, files={"split.py": endless}), on_count=lambda _: None, on_fragments=nothing, leave=left.append
