@@ -43,13 +43,14 @@ class CountsView(msgspec.Struct, kw_only=True):
 
 
 class BorrowedView(msgspec.Struct, kw_only=True):
-    """What another company's slots do for one job now."""
+    """What another company's slots do for one job now, or did, once it is over."""
 
     company: str
     contract: str  # hex
     slots: int = 0  # that run something of the job
     results: int = 0
     provisional: int = 0  # of them, not believed yet: hidden from merge and readers
+    run_s: float | None = None  # what its slots spent on results that count; once the job is over
     ends_in_s: float | None = None  # the contract's time frame
     lease_left_s: float | None = None  # until silence ends it
 
@@ -87,6 +88,7 @@ class JobView(msgspec.Struct, kw_only=True):
     merge_attempt: int = 0
     cpu_s: float = 0.0
     slots_own: int = 0  # own slots that run something of it
+    results_own: int = 0  # results of own workers
     borrowed: list[BorrowedView] = []
     status: list[dict[str, Any]] = []  # newest task.status lines: {"fragment", "text", "fraction"}
 

@@ -10,18 +10,19 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import trio
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
 from company import views
 from company.chief import events as ev
 from company.chief.call_stream import CallStream
 from company.chief.commit import Committer
 from company.chief.digests import SplitCheck
+from company.chief.ended_jobs import Ended, load_jobs
 from company.chief.engine import Engine
 from company.chief.facade import Conflict, Invalid, NotFound, Principal, Refused
 from company.chief.heatmap import cell_of, ranges_of
@@ -30,10 +31,11 @@ from company.chief.library import Library
 from company.chief.result_check import forget_damaged
 from company.chief.retries import MaxFails
 from company.chief.runtime import JobRuntime, segment_id
+from company.chief.secondment import worked
 from company.chief.secondment.believed import is_shown, load_believed
-from company.chief.secondment.showing import show_slots
+from company.chief.secondment.showing import show_shares, show_slots
 from company.chief.segments import LogStore, SegmentStore
-from company.chief.store import failures, jobs, outcomes, schema
+from company.chief.store import failures, jobs, outcomes
 from company.chief.store.jobs import JobRow
 from company.chief.store.store import Store
 from company.chief.storybook import Storybook
@@ -45,15 +47,6 @@ MAX_PARAMS_BYTES = 8 << 20
 MAX_JOBS_WAITING = 10_000
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 _log = logging.getLogger("company.chief.jobs")
-
-
-@dataclass(slots=True)
-class Ended:
-    """A job that is over, with what its rows add up to."""
-
-    row: JobRow
-    done: int
-    failed: int
 
 
 class JobDesk:
@@ -76,25 +69,11 @@ class JobDesk:
     # ---- at start ---------------------------------------------------------------------------------------------------------
     async def load(self) -> int:
         """Read every job; put those that are not over back to work. Returns how many those are."""
-
-        def read(conn: Connection) -> tuple[tuple[JobRow, ...], dict[str, int], dict[str, int]]:
-            done = select(schema.outcome.c.job, func.sum(schema.outcome.c.count)).group_by(schema.outcome.c.job)
-            dead = select(schema.failure.c.job, func.count()).where(schema.failure.c.final).group_by(schema.failure.c.job)
-            return (
-                jobs.load_all(conn),
-                {j: int(n) for j, n in conn.execute(done)},
-                {j: int(n) for j, n in conn.execute(dead)},
-            )
-
-        rows, done, dead = await self._store.read(read)
-        live = 0
-        for row in sorted(rows, key=lambda r: r.finished or r.created):
-            if row.state in ("done", "failed", "cancelled"):
-                self.ended[row.id] = Ended(row, done.get(row.id, 0), dead.get(row.id, 0))
-            else:
-                await self._go_live(row, restarted=True)
-                live += 1
-        return live
+        ended, live = await self._store.read(load_jobs)
+        self.ended.update({job.row.id: job for job in ended})
+        for row in live:
+            await self._go_live(row, restarted=True)
+        return len(live)
 
     async def go_live_again(self, row: JobRow, before: JobRuntime) -> None:
         """A job that was taken out of the machine goes on from its rows; who waits for its end goes on waiting."""
@@ -115,7 +94,9 @@ class JobDesk:
         finished: tuple[outcomes.OutcomeRow, ...] = ()
         failed: tuple[failures.FailureRow, ...] = ()
         foreign: tuple[tuple[str, int, int], ...] = ()
+        guests: dict[str, str] = {}
         if restarted:
+            guests = await self._store.read(lambda conn: worked.guests_of(conn, row.id))
             finished = await self._store.read(lambda conn: outcomes.load(conn, row.id))
             failed = await self._store.read(lambda conn: failures.load(conn, row.id))
             ends = await self._store.read(lambda conn: outcomes.committed_ends(conn, row.id))
@@ -135,7 +116,7 @@ class JobDesk:
             time_limit_s=options.time_limit_s or package.info.time_limit_s, segments=segments, logs=logs,
             check=SplitCheck([(r.first, r.count, r.input_digest) for r in finished]), cpu_us=sum(r.cpu_us for r in finished),
             done_before=sum(r.count for r in finished), dead_before=frozenset(f.fragment for f in failed if f.final),
-            stream=stream,
+            stream=stream, guests=guests,
         )  # fmt: skip
         if before is not None:
             runtime.ended = before.ended
@@ -220,12 +201,14 @@ class JobDesk:
             return row_view(runtime.row, names=self._names(runtime.row), done=0, failed=0)
         if runtime is None or live is None:
             ended = self.ended[job_id]
-            return row_view(ended.row, names=self._names(ended.row), done=ended.done, failed=ended.failed)
+            view = row_view(ended.row, names=self._names(ended.row), done=ended.done, failed=ended.failed)
+            show_shares(view, ended.worked)
+            return view
         leases, workers = self._engine.state.leases, self._engine.state.slots.workers
         leased = sum(n for x in leases.of_job(job_id) for _, n in leases.unfinished(x.token))
         slots = self._engine.state.slots.total
         view = live_view(live, runtime, names=self._names(runtime.row), leased=leased, slots=slots, rng=self._rng)
-        show_slots(view, live, leases.of_job(job_id), workers)
+        show_slots(view, live, leases.of_job(job_id), workers, runtime.guests)
         return view
 
     def _names(self, row: JobRow) -> tuple[str, str]:
@@ -374,7 +357,14 @@ class JobDesk:
 
     def on_over(self, runtime: JobRuntime, done: int, failed: int) -> None:
         """The engine reports the end of a job; its row is being written."""
-        self.ended[runtime.row.id] = Ended(runtime.row, done, failed)
+        job = runtime.row.id
+        ended = self.ended[job] = Ended(runtime.row, done, failed)
+        if runtime.guests:
+
+            def read(conn: Connection) -> None:
+                ended.worked = worked.load(conn, job)
+
+            self._committer.add(ops=[read])  # behind the last results, before the row that says the job is over
 
     async def wait_job(self, ref: str, *, timeout_s: float) -> views.JobView:
         """Return when the job is over and its row is on disk, or when time is."""

@@ -61,7 +61,7 @@ def row_view(row: JobRow, *, names: tuple[str, str], done: int, failed: int) -> 
         fraction=1.0 if row.state == "done" else ((done + failed) / total if total else None),
         max_fails=options.max_fails, time_limit_s=options.time_limit_s or 600.0, memory_bytes=options.memory_bytes or 0,
         result_bytes=row.result_size, result_digest=row.result_digest.hex() if row.result_digest else None,
-        result_name=row.result_name, merge_attempt=row.merge_attempt, cpu_s=row.cpu_us / 1e6,
+        result_name=row.result_name, merge_attempt=row.merge_attempt, cpu_s=row.cpu_us / 1e6, results_own=done,
     )  # fmt: skip
 
 

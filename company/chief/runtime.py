@@ -49,6 +49,7 @@ class JobRuntime:
     merge_go: trio.Event = field(default_factory=trio.Event)  # all results are there
     statuses: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_STATUS_LINES))
     failure_text: dict[int, Any] = field(default_factory=dict)
+    guests: dict[str, str] = field(default_factory=dict)  # workers of other companies that computed for it -> contract (hex)
     cpu_us: int = 0
     peak_bytes: int = 0
     ended: trio.Event = field(default_factory=trio.Event)

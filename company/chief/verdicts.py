@@ -44,8 +44,8 @@ class Verdicts:
         batch = books.notes[lease.token].batch
         accepted = self._accept(job, event, now)
         guest = books.slots.workers[event.worker].spec.guest
-        if accepted and guest is not None and guest.is_checked:
-            job.foreign.came(guest.origin, accepted)
+        if accepted and guest is not None:
+            job.foreign.came(guest.origin, accepted, is_checked=guest.is_checked)
         self._learn(job, lease, event, now)
         effects: list[ev.Effect] = []
         if accepted:

@@ -103,15 +103,36 @@ def details(view: Mapping[str, Any], now: float) -> str:
         ("times", ", ".join(f"{word} {ago(view.get(key), now)}" for key, word in _TIMES)),
         ("CPU", format_duration(float(view.get("cpu_s") or 0))),
     ]
-    if view.get("borrowed"):
-        rows.append(("own slots", str(view.get("slots_own", 0))))
-    for borrowed in view.get("borrowed") or []:
-        rows.append(("borrowed", borrowed_text(borrowed)))
+    rows += worked_rows(view)
     if view.get("result_digest"):
         rows.append(("result", f"{safe(view.get('result_name') or '')} {size(view.get('result_bytes'))} sha256:{view['result_digest']}"))
     lines = [f"{view['id']}  {safe(view.get('name', ''))}", *(f"  {name:<10}{value}" for name, value in rows)]
     lines += [f"  status    [{s.get('fragment')}] {safe(s.get('text', ''), 120)}" for s in view.get("status") or []]
     return "\n".join([*lines, *waiting_lines(view)])
+
+
+def worked_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Own and borrowed slots, where there are borrowed ones; of a job that is over, what each did."""
+    borrowed = view.get("borrowed") or []
+    if not borrowed:
+        return []
+    if view.get("state") not in ("done", "failed", "cancelled"):
+        return [("own slots", str(view.get("slots_own", 0))), *(("borrowed", borrowed_text(b)) for b in borrowed)]
+    done = int((view.get("fragments") or {}).get("done", 0))
+    return [("own slots", share_text(int(view.get("results_own", 0)), done)), *(("borrowed", lent_text(b, done)) for b in borrowed)]
+
+
+def share_text(results: int, done: int) -> str:
+    """So many results, and what part of all that is."""
+    return f"{results} results ({100 * results / done:.0f} %)" if done else f"{results} results"
+
+
+def lent_text(borrowed: Mapping[str, Any], done: int) -> str:
+    """What one other company did for a job that is over."""
+    results = int(borrowed.get("results", 0))
+    spent = f", {format_duration(float(borrowed['run_s']))} of run time" if results and borrowed.get("run_s") is not None else ""
+    contract = f", contract {str(borrowed['contract'])[:16]}" if borrowed.get("contract") else ""
+    return f"{borrowed['company']}: {share_text(results, done) if results else 'no result of it counts'}{spent}{contract}"
 
 
 CLOCKS = (("ends_in_s", "ends in"), ("lease_left_s", "silence ends it in"))

@@ -45,12 +45,19 @@ def test_a_job_is_done_on_a_slot_that_was_asked_for_and_the_receipt_says_so(comp
     job.wait(90)
     assert job.state == "done", job.view
     assert value_of(job, tmp_path / "out") == [i * i for i in range(FRAGMENTS)]
+    (did,) = job.status()["borrowed"]
+    contract = borrower.contracts.show(id_)["contract"]
+    assert (did["company"], did["contract"], did["results"], job.view["results_own"]) == (lender_id, contract, FRAGMENTS, 0)
+    shown = companies.of["borrower"].command("job", "show", job.id).stdout
+    assert f"{lender_id}: {FRAGMENTS} results (100 %)" in shown and f"contract {contract[:16]}" in shown, shown
+    assert borrower.contracts.show(contract[:16])["id"] == id_, "and that is what the contract is found by"
     borrower.contracts.act(id_, "revoke")  # with its notice, so that all that was done is counted first
 
     def state(name: str) -> str:
         return str(companies.client(name).contracts.show(id_)["state"])
 
     until(lambda: state("borrower") == "rated" and state("lender") == "rated", "both halves are exchanged", timeout_s=40)
+    assert borrower.contracts.show(contract[:16])["id"] == id_, "also when it is over"
     out = tmp_path / "x.contract"
     assert companies.of["borrower"].command("contract", "export", id_, "-o", str(out)).returncode == 0
     said = companies.of["borrower"].command("contract", "verify", str(out))

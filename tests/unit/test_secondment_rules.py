@@ -15,7 +15,7 @@ import trio
 from company import messages as m
 from company.chief.contracts.port import ContractView
 from company.chief.network.contact import Contact
-from company.chief.secondment import borrowing, checking
+from company.chief.secondment import borrowing, checking, worked
 from company.chief.secondment.borrowing import Borrowing, row_of
 from company.chief.secondment.counting import Account, unpack_account
 from company.chief.secondment.door import Admitted, admit, is_over
@@ -362,7 +362,7 @@ def test_a_guests_outcome_and_its_count_reach_the_disk_in_one_write(monkeypatch:
         view=SimpleNamespace(terms=terms(), ends_at=1e9),
     )  # fmt: skip
     idle = SimpleNamespace(take=lambda *_: lambda: None, is_behind=lambda *_: False)
-    engine = SimpleNamespace(state=state, post_outcome=post_outcome)
+    engine = SimpleNamespace(state=state, post_outcome=post_outcome, runtimes={"j": SimpleNamespace(guests={})})
     nobody = cast(Any, None)
     made = Borrowing(
         own=b"o" * 32, network_id=b"n" * 16, contracts=nobody, engine=cast(Any, engine), sessions=nobody, checking=cast(Any, idle),
@@ -371,6 +371,8 @@ def test_a_guests_outcome_and_its_count_reach_the_disk_in_one_write(monkeypatch:
     account = made.accounts[b"c" * 32] = Account(Facts(0, 0, 0))
     monkeypatch.setattr(borrowing, "cut_outcome_untrusted", lambda message, frame: None)
     monkeypatch.setattr(trio, "current_time", lambda: 0.0)
+    noted: list[tuple[str, str, str]] = []
+    monkeypatch.setattr(worked, "note", lambda conn, job, guest, contract: noted.append((job, guest, contract)))
     for first in (0, 20):
         message = m.Outcome(7, "j", first, 20, False, 500_000, 0, 0, 0, (), b"")
         made._outcome("g-1", cast(Any, found), message, cast(Any, SimpleNamespace(body=b"x" * 64)))
@@ -381,6 +383,7 @@ def test_a_guests_outcome_and_its_count_reach_the_disk_in_one_write(monkeypatch:
     assert again.facts == (20, 500, 64), "what was acknowledged is counted after a restart"
     disk.commit(3)
     assert (len(told), account.facts) == (2, (40, 1000, 128))
+    assert noted == [("j", "g-1", (b"c" * 32).hex())], "who worked for the job is written with its first results, once"
 
 
 async def test_a_large_input_is_kept_for_its_check_and_no_longer(tmp_path: Path) -> None:

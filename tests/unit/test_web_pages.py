@@ -245,6 +245,11 @@ def full_job(world: World, state: str = "running") -> None:
         result_bytes=5,
         result_digest="d" * 64,
         result_name="r",
+        results_own=2,
+        borrowed=[
+            views.BorrowedView(company="co-abc", contract="6b" * 32, slots=1, results=3, ends_in_s=90.0, run_s=4.0),
+            views.BorrowedView(company="co-def", contract="6c" * 32),
+        ],
     )
     chief.failed["j-1"] = [
         views.FailureView(
@@ -360,6 +365,10 @@ async def test_job_page_says_state_why_when_and_what_next(browser: Browser, worl
     assert live.lstrip().startswith('<div id="live"') and "<html" not in live and "every 2s" in live
     full_job(world, "done")
     done = (await browser.get("/jobs/j-1")).text
+    assert "Who works on it" in text and "1 slot of co-abc: 3 results" in text and "ends in" in text
+    for words in ("Who worked on it", "own slots: 2 results (40 %)", "3 results (60 %), 4.0 s of run time", "no result of it counts"):
+        assert words in done, words
+    assert "Who works on it" not in done and f'href="/contracts/{"6b" * 8}"' in done
     assert 'href="/final-result?job=j-1" download' in done and "every 2s" not in done and "Remove this job" in done
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
+from sqlalchemy import Connection
 
 from company import messages as m
 from company.chief import events as ev
@@ -20,7 +21,7 @@ from company.chief.contracts.port import Contracts, ContractView
 from company.chief.engine import Engine
 from company.chief.leases import COUNTER_BITS
 from company.chief.outcome_cut import cut_outcome_untrusted
-from company.chief.secondment import believed
+from company.chief.secondment import believed, worked
 from company.chief.secondment.checking import Checking
 from company.chief.secondment.counting import Account, unpack_account
 from company.chief.secondment.door import Admitted, admit, is_over
@@ -203,14 +204,25 @@ class Borrowing:
         is_old = message.token >> COUNTER_BITS != self.engine.state.boot  # sent before a restart, nobody knows when
         since = found.view.ends_at - found.view.terms.end_s if is_old else lease.granted_at
         elapsed_us = (trio.current_time() - since) * 1e6
+        noted = self._note(worker, message.job, contract)
         after = self.checking.take(message.job, guest, Policy.of(found.view.terms), cut, message.first)
-        self.engine.post_outcome(worker, message, frame, cut, lambda: self._counted(contract, message, size, elapsed_us))
+        self.engine.post_outcome(worker, message, frame, cut, lambda: self._counted(contract, message, size, elapsed_us, noted))
         after()
         if self.checking.is_behind(message.job, guest.origin) and worker not in self._held:
             self.engine.post(ev.WorkerChanged(worker=worker, action="pause"))
             self._held[worker] = (message.job, guest.origin)
 
-    def _counted(self, contract: bytes, message: m.Outcome, size: int, elapsed_us: float) -> tuple[Op, Callable[[], None]]:
+    def _note(self, worker: str, job: str, contract: bytes) -> Op | None:
+        """What is written when a guest's first results of a job come: who worked for it, and why it could."""
+        runtime = self.engine.runtimes.get(job)
+        if runtime is None or worker in runtime.guests or len(runtime.guests) >= worked.MAX_NOTED:
+            return None
+        runtime.guests[worker] = contract.hex()
+        return lambda conn: worked.note(conn, job, worker, contract.hex())
+
+    def _counted(
+        self, contract: bytes, message: m.Outcome, size: int, elapsed_us: float, noted: Op | None
+    ) -> tuple[Op, Callable[[], None]]:
         """What is written of a contract with the outcome itself, and what follows when it is on disk."""
         account, leases = self.accounts[contract], self.engine.state.leases
         total = account.came(
@@ -223,7 +235,12 @@ class Borrowing:
             account.on_disk(total)
             self._stir()
 
-        return lambda conn: meta.put(conn, row_of(contract), packed), on_disk
+        def write(conn: Connection) -> None:
+            meta.put(conn, row_of(contract), packed)
+            if noted is not None:
+                noted(conn)
+
+        return write, on_disk
 
     def checked(self, contract: str, passed: bool) -> None:
         """A check under this contract came out."""

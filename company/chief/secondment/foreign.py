@@ -22,9 +22,9 @@ class Foreign:
     believed: dict[str, RangeSet] = field(default_factory=dict)
     caught: set[str] = field(default_factory=set)
 
-    def came(self, origin: str, ranges: Iterable[Piece]) -> None:
-        """These were accepted from a company whose answers are checked."""
-        mine = self.provisional.setdefault(origin, RangeSet())
+    def came(self, origin: str, ranges: Iterable[Piece], *, is_checked: bool = True) -> None:
+        """These were accepted from a company. Without checks they count at once, as its contract says."""
+        mine = (self.provisional if is_checked else self.believed).setdefault(origin, RangeSet())
         for first, count in ranges:
             mine.add(first, count)
 

@@ -8,6 +8,8 @@ from typing import Protocol
 from company import views
 from company.chief.jobrun import JobRun
 from company.chief.leases import Lease
+from company.chief.secondment.naming import origin_of
+from company.chief.secondment.worked import Worked
 from company.chief.slots import WorkerRun
 
 
@@ -25,11 +27,21 @@ def with_clocks(view: views.JobView, contracts: Clocks) -> views.JobView:
     return view
 
 
-def show_slots(view: views.JobView, job: JobRun, leases: Iterable[Lease], workers: Mapping[str, WorkerRun]) -> None:
-    """Fill in ``slots_own`` and ``borrowed``."""
+def show_shares(view: views.JobView, worked: Iterable[Worked]) -> None:
+    """Fill in who worked for a job that is over: own workers did what no other company's did."""
+    view.borrowed = [
+        views.BorrowedView(company=w.company, contract=w.contract, results=w.results, run_s=w.run_us / 1e6) for w in worked
+    ]  # fmt: skip
+    view.results_own = max(0, view.fragments.done - sum(b.results for b in view.borrowed))
+
+
+def show_slots(
+    view: views.JobView, job: JobRun, leases: Iterable[Lease], workers: Mapping[str, WorkerRun], guests: Mapping[str, str]
+) -> None:  # fmt: skip
+    """Fill in who works on a job that lives. ``guests``: those that ever sent a result of it, and under which contract."""
     own: set[tuple[str, int]] = set()
     abroad: dict[str, set[tuple[str, int]]] = {}
-    contracts: dict[str, str] = {}
+    contracts = {origin_of(guest): contract for guest, contract in guests.items()}  # the newest of each company
     for worker in workers.values():
         if worker.spec.guest is not None and worker.connected:
             contracts[worker.spec.origin] = worker.spec.guest.contract
@@ -45,3 +57,4 @@ def show_slots(view: views.JobView, job: JobRun, leases: Iterable[Lease], worker
         )
         for origin in sorted({*abroad, *foreign.origins()})
     ]  # fmt: skip
+    view.results_own = max(0, view.fragments.done - sum(b.results for b in view.borrowed))

@@ -64,4 +64,5 @@ def is_known(conn: Connection, job: str) -> bool:
 def delete(conn: Connection, job: str) -> bool:
     """Forget a job and every row that belongs to it."""
     meta.drop(conn, meta.BELIEVED + job)
+    meta.drop(conn, meta.WORKED + job)
     return _rows.delete(conn, schema.job.c.id == job) > 0

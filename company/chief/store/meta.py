@@ -11,6 +11,7 @@ BOOT = "boot"
 COMPANY = "company"  # the company id
 COUNTER_BITS = 40  # of a fencing token: leases of one run of the chief
 MAX_BOOT = (1 << (63 - COUNTER_BITS)) - 1  # a token stays a signed 64-bit integer
+WORKED = "worked/"  # with a job's id: the guests that computed for it, and their contracts; goes with the job
 BELIEVED = "believed/"  # with a job's id: the companies whose results count in it; goes with the job
 RESTORE_SKIPS_BOOTS = 1024  # a backup's boot number is old; starts after it was made must not be counted again
 
