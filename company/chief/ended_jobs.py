@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
 
-from company.chief.secondment.worked import Worked, load_every
+from company.chief.secondment.foreign import Worked
+from company.chief.secondment.worked import load_every
 from company.chief.store import jobs, schema
 from company.chief.store.jobs import JobRow
 

@@ -13,8 +13,8 @@ from company import views
 from company.chief.ended_jobs import load_jobs
 from company.chief.secondment import worked
 from company.chief.secondment.believed import mark, unmark
+from company.chief.secondment.foreign import Worked
 from company.chief.secondment.showing import show_shares
-from company.chief.secondment.worked import Worked
 from company.chief.store import Store, datasets, jobs, meta, outcomes, packages
 from company.cli.job_view import borrowed_text, details
 

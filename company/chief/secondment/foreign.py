@@ -10,6 +10,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from company.chief.ranges import Piece, RangeSet
+from p2p.base.record import record
+
+
+@record
+class Worked:
+    """What one company did of a job under one contract. ``contract``: hex."""
+
+    company: str
+    contract: str
+    results: int
+    run_us: int
 
 
 @dataclass(slots=True)

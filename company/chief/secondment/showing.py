@@ -8,8 +8,8 @@ from typing import Protocol
 from company import views
 from company.chief.jobrun import JobRun
 from company.chief.leases import Lease
+from company.chief.secondment.foreign import Worked
 from company.chief.secondment.naming import origin_of
-from company.chief.secondment.worked import Worked
 from company.chief.slots import WorkerRun
 
 

@@ -9,21 +9,11 @@ from __future__ import annotations
 import msgpack
 from sqlalchemy import Connection, func, select
 
+from company.chief.secondment.foreign import Worked
 from company.chief.secondment.naming import PREFIX, origin_of
 from company.chief.store import jobs, meta, schema
-from p2p.base.record import record
 
 MAX_NOTED = 1024  # guests of one job; what later ones did is shown without their contract
-
-
-@record
-class Worked:
-    """What one company did of a job under one contract. ``contract``: hex."""
-
-    company: str
-    contract: str
-    results: int
-    run_us: int
 
 
 def note(conn: Connection, job: str, guest: str, contract: str) -> None:
