@@ -209,8 +209,9 @@ class JobRun:
         first, sizes, costs = head
         left = self.unbatched
         if isinstance(self.batcher, Adaptive):
-            if left is None:  # nobody knows the end: share what is here, or one slot takes it all and the others wait for split
-                left = (STREAM_PARTS if self.spec.is_stream else TAIL_PARTS) * self.pending.count
+            if self.split != "ended":  # share what is here, or one slot takes it all and the others wait for split
+                here = (STREAM_PARTS if self.spec.is_stream else TAIL_PARTS) * self.pending.count
+                left = here if left is None else min(left, here)
         elif left is not None:
             left -= self.again.count  # those rules close the last batch when all that is left is on offer
         count = min(len(sizes), self.batcher.next_batch(sizes, costs, left, slots, speed))

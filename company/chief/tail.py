@@ -97,7 +97,7 @@ class Tail:
         """
         books = self._books
         ahead = books.leases.running(lease.slot)
-        if job.unbatched is not None or ahead is None or ahead.running_since is None:
+        if job.unbatched == 0 or ahead is None or ahead.running_since is None:
             return float("-inf")
         usual = books.notes[ahead.token].predicted_s or 0.0
         return lease.granted_at if usual >= RECALL_WORTH_S else ahead.running_since + RECALL_WORTH_S

@@ -12,7 +12,7 @@ import struct
 import time
 
 from company.sandbox import wire
-from company.sandbox.page_slots import PAGE_LOG_END, PAGE_LOG_INDEX, PAGE_SLOTS, PAGE_STAGE
+from company.sandbox.page_slots import PAGE_LOG_END, PAGE_LOG_INDEX, PAGE_SLOTS, PAGE_SPAN, PAGE_STAGE
 from p2p.base.record import record
 
 _SLOTS = struct.Struct(f"={PAGE_SLOTS}Q")
@@ -31,6 +31,7 @@ class Page:
     log_index: int = 0
     log_end: int = 0
     stage: int = 0
+    span: int = 0
 
 
 def create_memory(name: str, size: int) -> int:
@@ -56,7 +57,7 @@ def read_page(fd: int) -> Page:
     ago = max(0.0, (time.monotonic_ns() - started_ns) / 1e9) if started_ns else 0.0
     return Page(
         slots[wire.PAGE_INDEX], slots[wire.PAGE_TOKEN], ago, bool(slots[wire.PAGE_IN_USER]),
-        slots[wire.PAGE_LOGGED], slots[PAGE_LOG_INDEX], slots[PAGE_LOG_END], slots[PAGE_STAGE],
+        slots[wire.PAGE_LOGGED], slots[PAGE_LOG_INDEX], slots[PAGE_LOG_END], slots[PAGE_STAGE], slots[PAGE_SPAN],
     )  # fmt: skip
 
 

@@ -8,4 +8,5 @@ PAGE_LOG_INDEX = 5  # the fragment that printed last; PAGE_LOGGED is where its l
 PAGE_LOG_END = 6  # where the last line of ours ended; behind it lies what C code wrote
 PAGE_STAGE = 7  # how far the child has come:
 STAGE_NONE, STAGE_BOOTED, STAGE_LOADED = 0, 1, 2
-PAGE_SLOTS = 8
+PAGE_SPAN = 8  # of how many fragments, from the page's index on, one is being run; 0: of that one
+PAGE_SLOTS = 9

@@ -5,7 +5,8 @@ Every message is a frame (`p2p.base.frames`): header array first, then byte stri
 Parent to child
     LOAD     [role, options]           items: params (codec), then path, content, path, content, … of the package's files
                                        role "split" | "process" | "merge"; options: map (data, output, preview_bytes, flush_us …)
-    RUN      [token, first, blobs]     items: fragments (codec). blobs: [[offset in this batch, size], …], their items are empty
+    RUN      [token, first, blobs, quick?]  items: fragments (codec). blobs: [[offset in this batch, size], …], their items are empty;
+                                       quick: where fragments are tiny the page may name a few hundred at a time, not the one that runs
     RESULTS  [first, blobs]            items: results in fragment order, failed ones left out (merge only)
     END      []                        no more RESULTS (merge), or: leave
     CHUNK    [blob, last]              one item: the next bytes of blob number ``blob`` (0, 1, … per following message)
@@ -23,7 +24,7 @@ Child to parent
     ARTIFACT [token, index, name, last]          one item: the next bytes
     MERGED   [has_value]                         one item: codec(value); files lie in the output directory
 Shared page (u64 each): index being run, token, started at (CLOCK_MONOTONIC ns), bytes logged before this fragment,
-1 = in user code.
+1 = in user code; more of them in `page_slots`.
 """
 
 LOAD, RUN, RESULTS, END, CHUNK = 1, 2, 3, 4, 5

@@ -36,6 +36,7 @@ class Batch:
     answered: int = 0
     fed: bool = False
     strikes: int = 0
+    is_careful: bool = False  # a child died where its page named many fragments: now one by one
 
     def expected(self) -> Expected:
         return Expected(self.token, self.first + self.answered, self.first + self.count)

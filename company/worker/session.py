@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import trio
 
 from company import messages as m
@@ -115,7 +116,9 @@ class Session:
             await self._send(batch)
 
     async def _send(self, batch: Batch) -> None:
-        for number, path in enumerate(batch.blob_paths):  # CHUNKs come before the message that names them
+        done = batch.answered  # by a child that died
+        paths = [path for path, (offset, _, _) in zip(batch.blob_paths, batch.blobs, strict=True) if offset >= done]
+        for number, path in enumerate(paths):  # CHUNKs come before the message that names them
             async with await trio.open_file(path, "rb") as file:
                 ahead = await file.read(CHUNK_BYTES)
                 while True:
@@ -123,8 +126,9 @@ class Session:
                     await self._child.send_chunk(number, data, last=not ahead)
                     if not ahead:
                         break
-        blobs = [[offset, size] for offset, size, _ in batch.blobs]
-        await self._child.send([wire.RUN, batch.token, batch.first, blobs], batch.sizes, batch.body)
+        blobs = [[offset - done, size] for offset, size, _ in batch.blobs if offset >= done]
+        body = memoryview(batch.body)[int(batch.sizes[:done].sum(dtype=np.int64)) :]
+        await self._child.send([wire.RUN, batch.token, batch.first + done, blobs, not batch.is_careful], batch.sizes[done:], body)
 
     # -- from the child
     async def _read(self) -> None:

@@ -141,6 +141,9 @@ class SlotRunner:
             if head.strikes >= MAX_STRIKES:
                 self._fail(head, head.first, replace(verdict, cause="sandbox-failed"))
             return
+        if page.token == head.token and page.span > 1 and not head.is_careful:
+            head.is_careful = True  # one of many is guilty: what has no answer is run again, one by one, in a fresh child
+            return
         low, high = head.first + head.answered, head.first + head.count - 1
         index = page.index if page.token == head.token else low
         self._fail(head, max(low, min(high, index)), verdict)

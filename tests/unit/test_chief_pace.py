@@ -197,8 +197,12 @@ def outcome_costs(workers: int, jobs: int, users: int) -> list[float]:
     return costs[min(100, len(costs) // 2) :]
 
 
-def test_calls_of_a_client_that_reads_in_order_keep_both_slots_busy_and_end_no_child() -> None:
-    """Portions of 50 ms, eight under way: one slot must not take what both live on, and then have it asked back from its child's pipe."""
+@pytest.mark.parametrize("count_known", [False, True])
+def test_calls_of_a_client_that_reads_in_order_keep_both_slots_busy_and_end_no_child(count_known: bool) -> None:
+    """Portions of 50 ms, eight under way: one slot must not take what both live on, and then have it asked back from its child's pipe.
+
+    That more is to come is known also where the number of all of them is.
+    """
     count, ahead, pause_s = 400, 8, 0.01
     durations = np.random.default_rng(1).uniform(0.01, 0.09, count)
     w = World(np.random.default_rng(7))
@@ -223,7 +227,7 @@ def test_calls_of_a_client_that_reads_in_order_keep_both_slots_busy_and_end_no_c
     w._perform, w._split_chunk = watch, feed  # type: ignore[method-assign]
     w.add_worker("w-fast", 1, 1.0)
     w.add_worker("w-slow", 1, 0.6)
-    w.submit("j-1", durations, count_known=False, is_stream=True)
+    w.submit("j-1", durations, count_known=count_known, is_stream=True)
     w.run(w.all_over)
     assert recalls == 0
     assert w.now <= 1.05 * durations.sum() / 1.6

@@ -100,6 +100,39 @@ async def test_a_crash_names_the_guilty_fragment_and_the_batch_ahead_runs_all_th
         assert await chief.outcome(2) == ["d"]
 
 
+TINY = package(
+    "import os, signal, sys, time\n"
+    "def process(fragment):\n"
+    "    if fragment == 'boom':\n"
+    "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+    "    if fragment == 'loop':\n"
+    "        time.sleep(60)\n"
+    "    if fragment == 'once' and sys._getframe(1).f_code.co_name == '_run_span':\n"
+    "        os._exit(3)\n"
+    "    return fragment\n"
+)
+
+
+@pytest.mark.parametrize(("bad", "cause"), [("boom", "crashed"), ("loop", "time-limit")])
+async def test_the_guilty_one_of_thousands_of_tiny_fragments_is_named(tmp_path: Path, bad: str, cause: str) -> None:
+    async with pair(tmp_path) as (chief, _):
+        await begin(chief, TINY, time_limit_ms=700)
+        await chief.run(1, [*range(30_000), bad, *range(30)], first=10)
+        failed = (await chief.wait_for(m.Failed)).message
+        assert isinstance(failed, m.Failed)
+        assert (failed.token, failed.index, failed.cause) == (1, 30_010, cause)
+
+
+async def test_tiny_fragments_whose_child_died_among_them_are_run_again_one_by_one(tmp_path: Path) -> None:
+    large = encode_value(bytes(40_000))  # so that some parts are out before it dies
+    values = [*[bytes(40_000)] * 60, *range(20_000), "once", *range(50)]
+    assert len(large) * 60 > 1 << 20
+    async with pair(tmp_path) as (chief, _):
+        await begin(chief, TINY)
+        await chief.run(1, values, first=10)
+        assert await chief.outcome(1) == values
+
+
 async def test_a_module_that_ends_its_process_fails_with_its_exit_code(tmp_path: Path) -> None:
     async with pair(tmp_path) as (chief, _):
         await begin(chief, CRASH)

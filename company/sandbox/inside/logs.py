@@ -17,6 +17,7 @@ from company.sandbox.page_slots import PAGE_LOG_END, PAGE_LOG_INDEX
 
 TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 FRAGMENT_BYTES = 64 << 10
@@ -36,6 +37,7 @@ class Logs:
         self._left = FRAGMENT_BYTES
         self._batch_left = BATCH_BYTES
         self.dropped = 0
+        self.index: Callable[[], int] = lambda: int(page[wire.PAGE_INDEX])  # of the fragment that runs
 
     def begin_batch(self) -> None:
         """A new batch has a new allowance."""
@@ -44,7 +46,7 @@ class Logs:
 
     def add(self, stream: int, data: bytes) -> None:
         """Take what the fragment on the page has printed."""
-        index = self._page[wire.PAGE_INDEX]
+        index = self.index()
         if index != self._of:
             self._collect_raw()
             self._of, self._left = index, FRAGMENT_BYTES
@@ -93,7 +95,7 @@ class Logs:
             at = os.lseek(self._fd, 0, os.SEEK_CUR)
             if at > self._end:
                 raw = os.pread(self._fd, at - self._end, self._end)
-                self._keep(self._page[wire.PAGE_INDEX] if self._of < 0 else self._of, STDOUT, raw)
+                self._keep(self.index() if self._of < 0 else self._of, STDOUT, raw)
             if at >= wire.LOG_BYTES:
                 at = os.lseek(self._fd, 0, os.SEEK_SET)
         except OSError:

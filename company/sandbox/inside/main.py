@@ -28,7 +28,7 @@ from p2p.base import codec
 
 TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 STATUS_EVERY_NS = 500_000_000
@@ -43,10 +43,11 @@ class Sink:
         self._page = page
         self._next_at = 0
         self._held: list[Any] | None = None
+        self.index: Callable[[], int] = lambda: int(page[wire.PAGE_INDEX])  # of the fragment that runs
 
     def status(self, text: str, fraction: float | None) -> None:
         """Send at most two a second; the last of a batch is not lost."""
-        message = [wire.STATUS, self._page[wire.PAGE_TOKEN], self._page[wire.PAGE_INDEX], text, fraction]
+        message = [wire.STATUS, self._page[wire.PAGE_TOKEN], self.index(), text, fraction]
         now = time.monotonic_ns()
         if now < self._next_at:
             self._held = message
@@ -59,7 +60,7 @@ class Sink:
         """Send it in pieces; waits while the parent does not read."""
         if len(data) > MAX_ARTIFACT_BYTES:
             raise ValueError(f"an artifact may have {MAX_ARTIFACT_BYTES} bytes, this one has {len(data)}")
-        token, index = self._page[wire.PAGE_TOKEN], self._page[wire.PAGE_INDEX]
+        token, index = self._page[wire.PAGE_TOKEN], self.index()
         with self._pipe.lock:
             for start in range(0, max(1, len(data)), CHUNK_BYTES):
                 last = start + CHUNK_BYTES >= len(data)
@@ -73,9 +74,6 @@ class Sink:
         self._pipe.write(header, items)
         page[wire.PAGE_STARTED_NS] += time.monotonic_ns() - before
         page[wire.PAGE_IN_USER] = in_user
-
-    def index(self) -> int | None:
-        return int(self._page[wire.PAGE_INDEX])
 
     def flush(self) -> None:
         """Send the status that was held back."""
@@ -173,7 +171,9 @@ def _serve(pipe: Pipe, page: Any, logs: Logs, root: str) -> int:
             pipe.read()
         else:
             bound = package.bind(function, params, positional=1) if role == "process" else lambda pair: function(*pair)
-            _process(process.Runner(bound, pipe=pipe, page=page, logs=logs, root=root, options=options), pipe, sink)
+            runner = process.Runner(bound, pipe=pipe, page=page, logs=logs, root=root, options=options)
+            sink.index = logs.index = runner.index
+            _process(runner, pipe, sink)
     except BaseException as error:  # noqa: BLE001 - the boundary of this process; all of it is told to the parent
         pipe.write([wire.FAILED, where, *package.describe(error, root)])
         pipe.read()

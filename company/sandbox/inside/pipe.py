@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PREAMBLE = struct.Struct("<IIQ")
 _READ_BYTES = 256 << 10
+_MAX_U32 = (1 << 32) - 1
 CHUNK_BYTES = 1 << 20
 LARGE_BYTES, MAX_PARTS = 64 << 10, 256  # such a message is written from where its items lie, not put together before
 
@@ -55,18 +56,22 @@ class Pipe:
         blobs, self._blobs = self._blobs, {}
         return blobs
 
-    def write(self, header: Sequence[Any], items: Sequence[bytes] = ()) -> None:
-        """Send one frame; waits while the daemon does not read."""
+    def write(self, header: Sequence[Any], items: Sequence[bytes] = (), sizes: array[int] | None = None) -> None:
+        """Send one frame; waits while the daemon does not read. ``sizes``: of the items, where the caller has them already."""
         packed = msgpack.packb(list(header))
-        size = sum(map(len, items))
-        head = _PREAMBLE.pack(len(packed), len(items), size) + packed + array("I", map(len, items)).tobytes()
+        if sizes is None:
+            sizes = sizes_of(items)
+        size = sum(sizes)
+        head = _PREAMBLE.pack(len(packed), len(items), size) + packed + sizes.tobytes()
         is_large = size >= LARGE_BYTES and len(items) <= MAX_PARTS
         with self.lock:
             _write_all(self._fd_out, (head, *items) if is_large else (head, b"".join(items)))
 
-    def write_large(self, items: list[bytes]) -> list[list[int]]:
-        """Send items too large to inline as CHUNKs, empty them in place, return [[offset, size], …]. Hold `lock`."""
+    def write_large(self, items: list[bytes], sizes: array[int]) -> list[list[int]]:
+        """Send items too large to inline as CHUNKs, empty them and their sizes in place, return [[offset, size], …]. Hold `lock`."""
         blobs: list[list[int]] = []
+        if not sizes or max(sizes) <= wire.INLINE_BYTES:
+            return blobs
         for at, item in enumerate(items):
             if len(item) <= wire.INLINE_BYTES:
                 continue
@@ -76,7 +81,16 @@ class Pipe:
                 self.write([wire.CHUNK, len(blobs), start + len(part) == len(item)], [bytes(part)])
             blobs.append([at, len(item)])
             items[at] = b""
+            sizes[at] = 0
         return blobs
+
+
+def sizes_of(items: Sequence[bytes]) -> array[int]:
+    """How long each is. One that goes as CHUNKs may be longer than a size can say."""
+    try:
+        return array("I", map(len, items))
+    except OverflowError:
+        return array("I", (min(len(item), _MAX_U32) for item in items))
 
 
 def _write_all(fd: int, parts: Sequence[bytes]) -> None:

@@ -4,6 +4,10 @@ The loop of `Runner._stretch` does nothing per fragment but decode, call, encode
 clock. It reads the run of bytes as one stream of values and looks at the sizes only after a failure: bytes that are not what
 their sender's codec made harm the sender's own job. The rest happens per millisecond, or per part of a batch: every 250 ms,
 every MiB, at its end. Fragments that ended within one millisecond share its time equally.
+
+Where more than `QUICK_COUNT` of them do, index and clock cost as much as all the rest: then a few hundred at a time are one call
+that stays in C, and the page tells that span. If the child dies within it, its owner runs what has no answer again with each
+fragment named (``quick`` of RUN).
 """
 
 from __future__ import annotations
@@ -11,14 +15,15 @@ from __future__ import annotations
 import resource
 import time
 from array import array
-from itertools import accumulate
+from itertools import accumulate, islice
 
 import msgpack
 
 from company.sandbox import wire
 from company.sandbox.inside import package, reserve
 from company.sandbox.inside.logs import Logs
-from company.sandbox.inside.pipe import Pipe
+from company.sandbox.inside.pipe import Pipe, sizes_of
+from company.sandbox.page_slots import PAGE_SPAN
 from p2p.base import codec
 
 TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 LOOK_NS = 1_000_000  # the page's start may be this much too early: writing it for each of thousands costs 50 ns of 400
 SMALL_BYTES = 4 << 10  # a result below it can hardly fill a frame within LOOK_NS
 MAX_BYTES = 4 << 20  # of results in one OUTCOME; a frame's body may have 16 MiB
+QUICK_COUNT, MAX_SPAN = 512, 1024  # so many within LOOK_NS are tiny: those of half that time make a span, up to so many
 _MAX_U32 = (1 << 32) - 1
 _pack: Callable[[Any], bytes] = codec._pack_hot  # encode_value's own frame would cost 60 ns more
 _ext_hook = codec._hook_at(0)
@@ -53,12 +59,16 @@ class Runner:
         self._run_ns = 0
         self._size = 0  # of the results gathered
         self._results: list[bytes] = []
+        self._sizes = array("I")  # theirs, as far as they are noted
+        self._quick = False
+        self._span: tuple[int, int, int] | None = None  # first, count, results before it
         self._micros = array("I")
         self._failed: list[int] = []
 
     def run(self, header: list[Any], sizes: array[int], body: memoryview, *, before_end: Callable[[], None] = lambda: None) -> None:
         """Run one batch (a RUN frame) and send its OUTCOMEs. ``before_end``: sends what still belongs to this batch."""
-        _, self._token, self._first, blobs = header
+        _, self._token, self._first, blobs = header[:4]
+        self._quick = len(header) > 4 and header[4]
         first = self._first
         large = self._pipe.take_blobs()
         page = self._page
@@ -84,41 +94,79 @@ class Runner:
         """Run the consecutive fragments of ``run``, the first of which is ``index``; ``stop`` ends the batch."""
         page, fn, pack, clock, results = self._page, self._fn, _pack, time.monotonic_ns, self._results
         add = results.append
-        begin, end = index, index + run.count
+        begin, at, end = index, index, index + run.count
         page[2] = begun = clock()
         look_at = begun  # the first one is looked at alone: nobody knows yet how large results are
+        span = 0
         while index < end:
             number, value = -1, None
             try:
-                for number, value in zip(range(index, end), run.values):  # noqa: B905 - the shorter one ends it
-                    page[0] = number
-                    add(pack(fn(value)))
-                    if clock() > look_at:
-                        break
+                if span:
+                    self._run_span(run.values, index, span)
                 else:
-                    if self._first + len(results) < end:
-                        raise codec.CodecError("the fragment's bytes are not one value")
+                    for number, value in zip(range(index, end), run.values):  # noqa: B905 - the shorter one ends it
+                        page[0] = number
+                        add(pack(fn(value)))
+                        if clock() > look_at:
+                            break
+                    else:
+                        if self._first + len(results) < end:
+                            raise codec.CodecError("the fragment's bytes are not one value")
                 index = self._first + len(results)
             except BaseException as error:  # noqa: BLE001 - SystemExit and its kind are this fragment's failure, too
                 index = self._first + len(results)
+                if span:
+                    page[PAGE_SPAN], page[0], self._span = 0, index, None
+                    value, number = run.peek(index - begin), index
                 add(self._failure(index, error, value if number == index else None))
                 index += 1
                 run.go_to(index - begin)
+            before = begun
             begun, longest = self._note(begun, clock())
+            if self._quick:
+                span = self._next_span(index - at, begun - before, longest, end - index)
+                at = index
             if index < stop and (begun > self._begun_ns + self._flush_ns or self._size > self._flush_bytes):
                 begun = self._flush(last=False)
             page[2] = begun
             look_at = begun + (LOOK_NS if longest < SMALL_BYTES else 0)  # large results are counted one by one
 
+    def _run_span(self, values: Iterator[Any], index: int, count: int) -> None:
+        """Run the next ``count`` fragments in one go; what raises leaves the results before it."""
+        page, results = self._page, self._results
+        self._span = index, count, len(results)
+        page[0], page[PAGE_SPAN] = index, count
+        wanted = len(results) + count
+        results.extend(map(_pack, map(self._fn, islice(values, count))))
+        page[PAGE_SPAN], self._span = 0, None
+        if len(results) < wanted:
+            raise codec.CodecError("the fragment's bytes are not one value")
+
+    @staticmethod
+    def _next_span(ran: int, took_ns: int, longest: int, left: int) -> int:
+        """How many to run in one go now, when ``ran`` took so long; 0: one by one."""
+        is_tiny = ran * LOOK_NS >= QUICK_COUNT * took_ns and longest < SMALL_BYTES
+        return min(MAX_SPAN, ran * LOOK_NS // (2 * max(1, took_ns)), left) if is_tiny else 0
+
+    def index(self) -> int:
+        """The fragment that runs, also within a span; threads of the module may ask at any moment."""
+        span = self._span
+        if span is None:
+            return int(self._page[wire.PAGE_INDEX])
+        first, count, before = span
+        return first + max(0, min(count - 1, len(self._results) - before))
+
     def _note(self, begun: int, now: int) -> tuple[int, int]:
         """Share the time since ``begun`` among the results that came meanwhile; return ``now`` and the bytes of the longest of them."""
-        new = list(map(len, self._results[len(self._micros) :]))
+        new = sizes_of(self._results[len(self._micros) :])
         if not new:
             return now, 0
-        self._size += sum(new)
+        size = sum(new)
+        self._size += size
+        self._sizes += new
         self._micros.extend(array("I", (min(_MAX_U32, (now - begun) // (1000 * len(new))),)) * len(new))
         self._run_ns += now - begun
-        return now, max(new)
+        return now, size if size < SMALL_BYTES else max(new)  # a bound is enough
 
     def _failure(self, index: int, error: BaseException, value: Any) -> bytes:
         """Note that ``index`` raised and return what is told about it."""
@@ -143,7 +191,7 @@ class Runner:
 
     def _send(self, count: int, *, last: bool) -> None:
         """Send the first ``count`` of the results as an OUTCOME."""
-        results = self._results[:count]
+        results, sizes = self._results[:count], self._sizes[:count]
         status = bytearray(count)
         for index in self._failed:
             if index < self._first + count:
@@ -153,15 +201,16 @@ class Runner:
         logs, dropped = self._logs.take()
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         with self._pipe.lock:
-            blobs = self._pipe.write_large(results)
+            blobs = self._pipe.write_large(results, sizes)
             header = [
                 wire.OUTCOME, self._token, self._first, count, last, run_us, (cpu_ns - self._cpu_ns) // 1000, peak_bytes, dropped, blobs,
             ]  # fmt: skip
-            self._pipe.write(header, [bytes(status), self._micros[:count].tobytes(), logs, *results])
+            front = [bytes(status), self._micros[:count].tobytes(), logs]
+            self._pipe.write(header, [*front, *results], sizes_of(front) + sizes)
         self._first += count
-        del self._results[:count], self._micros[:count]
+        del self._results[:count], self._micros[:count], self._sizes[:count]
         self._failed = [index for index in self._failed if index >= self._first]
-        self._size = sum(map(len, self._results))
+        self._size = sum(self._sizes)
         self._cpu_ns, self._run_ns = cpu_ns, 0
         reserve.keep()
 
@@ -200,6 +249,14 @@ class _Run:
         if self.values.tell() + self._base != want:  # type: ignore[attr-defined]
             self._base = want
             self.values = self._unpacker()
+
+    def peek(self, position: int) -> Any:
+        """The value of item ``position`` once more, for a failure's preview; None where its bytes are none."""
+        offsets = list(accumulate(self._sizes[: position + 1], initial=0))
+        try:
+            return codec.decode_value(self._body[offsets[position] : offsets[position + 1]])
+        except Exception:  # noqa: BLE001 - whatever the codec says of such bytes has been said already
+            return None
 
     def _unpacker(self) -> Iterator[Any]:
         view = self._body[self._base :]

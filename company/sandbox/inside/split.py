@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from _thread import start_new_thread
+from array import array
 from collections import deque
 from itertools import islice
 
 from company.fragment import Fragment
 from company.sandbox import wire
 from company.sandbox.inside import package
-from company.sandbox.inside.pipe import Pipe
+from company.sandbox.inside.pipe import Pipe, sizes_of
 from p2p.base import codec
 
 TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
@@ -46,6 +47,7 @@ class Splitter:
         self._page = page
         self._values: deque[Any] = deque()
         self._items: list[bytes] = []
+        self._sizes = array("I")  # theirs
         self._costs: list[float] = []
         self._has_costs = False
         self._bytes = 0
@@ -122,12 +124,14 @@ class Splitter:
             packed = list(map(_pack, values))
         except (TypeError, ValueError, OverflowError, RecursionError):
             packed = list(map(codec.encode_value, values))  # raises the same in words
-        size = sum(map(len, packed))
+        sizes = sizes_of(packed)
+        size = sum(sizes)
         if self._has_costs or self._bytes + size > FLUSH_BYTES or len(self._items) + len(packed) > MAX_COUNT:
             for item in packed:
                 self._add(item, None)
             return
         self._items += packed
+        self._sizes += sizes
         self._bytes += size
         self._total += len(packed)
 
@@ -138,6 +142,7 @@ class Splitter:
                 self._flush()
             self._costs = [1.0] * len(self._items)
         self._items.append(packed)
+        self._sizes += sizes_of([packed])
         if self._has_costs:
             self._costs.append(1.0 if cost is None else cost)
         self._total += 1
@@ -151,11 +156,11 @@ class Splitter:
         page = self._page
         in_user = page[wire.PAGE_IN_USER]
         page[wire.PAGE_IN_USER] = 0  # waiting for the parent is not the generator's time
-        blobs = self._pipe.write_large(self._items)
-        self._pipe.write([wire.FRAGS, self._first, self._costs if self._has_costs else None, blobs], self._items)
+        blobs = self._pipe.write_large(self._items, self._sizes)
+        self._pipe.write([wire.FRAGS, self._first, self._costs if self._has_costs else None, blobs], self._items, self._sizes)
         self._sent += 1
         self._first = self._total
-        self._items, self._costs, self._bytes = [], [], 0
+        self._items, self._sizes, self._costs, self._bytes = [], array("I"), [], 0
         page[wire.PAGE_STARTED_NS] = time.monotonic_ns()
         page[wire.PAGE_IN_USER] = in_user
 
