@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -160,12 +162,16 @@ def list_(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({s.name: {"text": s.text, "parameters": [_described(p) for p in s.parameters]} for s in chosen}))
         return
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
     for scenario in chosen:
-        click.echo(click.style(scenario.name, bold=True) + "  " + scenario.text)
+        click.echo(click.style(scenario.name, bold=True))
+        click.echo(textwrap.fill(scenario.text, width, initial_indent="  ", subsequent_indent="  ") + "\n")
         for p in scenario.parameters:
             bounds = f" {{{', '.join(p.choices)}}}" if p.choices else ""
-            click.echo(f"    --{p.name:<18} {shown(p.default):>12}  {p.text}{bounds}")
+            head = f"  --{p.name:<18} {shown(p.default):>12}  "
+            click.echo(textwrap.fill(p.text + bounds, max(60, width), initial_indent=head, subsequent_indent=" " * len(head)))
         click.echo()
+    click.echo(f"python -m simulator run {name or 'NAME'} --help    its options; the number beside a name is its default")
 
 
 def _described(p: parameters.Parameter) -> dict[str, Any]:

@@ -11,10 +11,13 @@ from typing import Any
 from simulator.scenario import Plot, rounded
 
 VENDOR = Path(__file__).parent / "static" / "vendor" / "uplot"
+WIDE_FROM = 6  # columns: smaller letters; what is wider than the page all the same is scrolled by itself
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24;background:#fff}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .8rem;border-bottom:1px solid #ddd;text-align:left}
-td:last-child{font-variant-numeric:tabular-nums}h2{margin-top:2.5rem;font-size:1.1rem}.u-legend{font-size:13px}
+.table{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse}
+td,th{padding:.2rem .8rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:bottom}
+td{font-variant-numeric:tabular-nums}.wide{font-size:13px}.wide td,.wide th{padding:.2rem .4rem}
+h2{margin-top:2.5rem;font-size:1.1rem}.u-legend{font-size:13px}
 """
 _SCRIPT = """
 const colours=["#0b62a4","#c2410c","#15803d","#7e22ce","#b45309","#0f766e","#be123c","#475569"];
@@ -49,8 +52,10 @@ def page(title: str, text: str, tables: Mapping[str, Sequence[Sequence[Any]]], p
     for name, rows in tables.items():
         head, *body = rows
         cells = "".join("<tr>" + "".join(f"<td>{html.escape(shown(c))}</td>" for c in row) + "</tr>" for row in body)
+        titles = "".join(f"<th>{html.escape(str(c)).replace('_', '_<wbr>')}</th>" for c in head)  # long names may break
+        is_wide = " wide" if len(head) > WIDE_FROM else ""
         parts.append(
-            f"<h2>{html.escape(name)}</h2><table><tr>{''.join(f'<th>{html.escape(str(c))}</th>' for c in head)}</tr>{cells}</table>"
+            f'<h2>{html.escape(name)}</h2><div class="table{is_wide}" tabindex="0"><table><tr>{titles}</tr>{cells}</table></div>'
         )
     data = [
         {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from simulator.parameters import Value, grid, parse_all
 from simulator.report import flat, page, shown
 from simulator.runs import at_path, folder_of, run_point, write_whole
 from simulator.scenario import Plot, Progress, Scenario, digest
+from simulator.student import t95
 
 Task = tuple[str, dict[str, Value], int]
 MOST_S: Final = 12 * 3600.0  # of one point, on a company
@@ -56,8 +58,23 @@ def mapper(jobs: str) -> Iterator[Mapped]:
     if count == 1:
         yield lambda tasks: map(run_point, tasks)
         return
-    with multiprocessing.get_context("spawn").Pool(count) as pool:
+    with deaf_children():
+        pool = multiprocessing.get_context("spawn").Pool(count)
+    with pool:
         yield lambda tasks: pool.imap_unordered(run_point, tasks)
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Ctrl-C goes to every process of a terminal's group, but only the sweep itself is to heed it: who is started in here never does.
+
+    Blocked, not ignored: what comes meanwhile is heeded at the end of the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _dask(address: str) -> Iterator[Mapped]:
@@ -159,16 +176,22 @@ def combined(scenario: Scenario, results: Sequence[Mapping[str, Any]], names: Se
 
 
 def table_of(scenario: Scenario, whole: Mapping[str, Any]) -> list[list[str]]:
-    """Rows for people: the parameters that vary, then the headline."""
-    head = [*whole["sweep"], *scenario.headline]
+    """Rows for people: the parameters that vary, then what of the headline any point has; 95 % where points have several runs."""
+    headline = _measured(scenario, whole)
+    head = [*whole["sweep"], *headline]
     rows = []
     for point in whole["points"]:
         cells = [shown(point["parameters"][name]) for name in whole["sweep"]]
-        for name in scenario.headline:
+        for name in headline:
             found = point["metrics"].get(name)
-            cells.append("-" if found is None else f"{shown(found['mean'])} ±{1.96 * found['error']:.2g}")
+            spread = "" if found is None or point["runs"] < 2 else f" ±{t95(point['runs'] - 1) * found['error']:.2g}"
+            cells.append("-" if found is None else f"{shown(found['mean'])}{spread}")
         rows.append(cells)
     return [head, *rows]
+
+
+def _measured(scenario: Scenario, whole: Mapping[str, Any]) -> list[str]:
+    return [name for name in scenario.headline if any(name in point["metrics"] for point in whole["points"])]
 
 
 def _report(scenario: Scenario, whole: Mapping[str, Any]) -> str:
@@ -177,7 +200,7 @@ def _report(scenario: Scenario, whole: Mapping[str, Any]) -> str:
     xs = [point["parameters"][first] for point in whole["points"]] if first else []
     if len(set(xs)) > 1 and all(isinstance(x, int | float) for x in xs):
         others = whole["sweep"][1:]
-        for metric in scenario.headline:
+        for metric in _measured(scenario, whole):
             axis = sorted(set(xs))
             curves: dict[str, list[float | None]] = {}
             for point in whole["points"]:

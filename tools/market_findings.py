@@ -17,7 +17,7 @@ from simulator.runs import at_path
 from simulator.scenario import Plot, rounded
 from simulator.scenario_exact_market import TAKERS, measures
 from simulator.svg import draw
-from tools.student import interval
+from simulator.student import interval
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE_HOUR_MS: Final = 3_600_000

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from tools.student import interval, t95
+from simulator.student import interval, t95
 
 MILLION: Final = 1_000_000
 NETWORKS: Final = (1_000, 10_000, 100_000, MILLION)

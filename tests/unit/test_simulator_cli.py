@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,9 +17,10 @@ from p2p.base.errors import UsageError
 from simulator.cli import main
 from simulator.parameters import parse_all, read_toml, spread
 from simulator.registry import SCENARIOS
+from simulator.report import page
 from simulator.scenario import Plot, rounded
 from simulator.svg import draw
-from simulator.sweep import finished
+from simulator.sweep import finished, table_of
 from simulator.validate import validate
 
 
@@ -94,12 +97,47 @@ def test_a_sweep_takes_up_where_it_stopped_and_jobs_do_not_change_it(tmp_path: P
     assert len(finished(points)) == 18
 
 
+def heeds_ctrl_c() -> None:
+    """A shell's background job ignores Ctrl-C and hands that on; a sweep is to be stopped wherever the tests run."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def commands_of_children(pid: int) -> str:
+    """Command lines of a process's children."""
+    found = ""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found += Path(f"/proc/{child}/cmdline").read_text()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_at_the_very_beginning_prints_no_traceback(jobs: str, tmp_path: Path) -> None:
+    """While modules are being loaded (click is there, numpy is not), and while the sweep's own processes load theirs."""
+    python = [sys.executable, *(["-X", "importtime"] if jobs == "1" else [])]
+    command = [*python, "-m", "simulator", "sweep", "votes", "--param", "m=1:40:1", "--jobs", jobs, "--out", str(tmp_path / "s")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heeds_ctrl_c
+    )  # fmt: skip
+    assert process.stderr is not None
+    deadline = time.monotonic() + 120
+    if jobs == "1":
+        while not process.stderr.readline().rstrip().endswith(" click"):
+            assert process.poll() is None
+    else:
+        while commands_of_children(process.pid).count("spawn_main") < 2 and time.monotonic() < deadline:
+            time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said and "stopped" in said
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_sweep_that_can_be_taken_up(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "simulator", "sweep", "votes", "--param", "m=1:40:1", "--jobs", "1", "--out", str(tmp_path / "s")]
-    # a shell's background job ignores Ctrl-C and hands that on; the sweep is to be stopped wherever the tests run
-    heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heeds_ctrl_c)
     points = tmp_path / "s" / "points.ndjson"
     deadline = time.monotonic() + 60
     while not (points.exists() and points.stat().st_size) and time.monotonic() < deadline:
@@ -116,6 +154,19 @@ def test_spreads_are_lists_and_ranges() -> None:
     for text in ("k", "k=", "k=3:1:1", "k=0:1:0"):
         with pytest.raises(UsageError):
             spread(text)
+
+
+def test_a_table_shows_what_some_point_has_and_is_no_wider_than_its_page() -> None:
+    points = [
+        {"parameters": {"saboteurs": share}, "runs": runs, "metrics": {"error_rate": {"mean": 0.25, "error": 0.01}}}
+        for share, runs in ((0.1, 1), (0.2, 3))
+    ]
+    rows = table_of(SCENARIOS["market"], {"sweep": ["saboteurs"], "points": points})
+    # what only the exact engine has is left out; of one run there is no interval, of three it is Student's
+    assert rows == [["saboteurs", "error_rate"], ["0.1", "0.25"], ["0.2", "0.25 ±0.043"]]
+    written = page("t", "x", {"points": [[f"long_name_{n}" for n in range(12)], ["1.2345 ±0.1"] * 12], "few": rows}, [])
+    assert written.count("<table") == written.count('<div class="table') == 2  # each scrolls by itself
+    assert "long_<wbr>name_<wbr>3" in written
 
 
 def test_a_sweep_names_all_mistakes_of_all_points(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""95 % intervals of a few numbers by Student's t, for the findings' pages (pure)."""
+"""95 % intervals of a few numbers by Student's t, for tables and the findings' pages (pure)."""
 
 from __future__ import annotations
 
