@@ -10,8 +10,9 @@ from simulator.scenario_hotkeys import HOTKEYS
 from simulator.scenario_kicks import KICKS
 from simulator.scenario_market import FAVOURS, MARKET, VOTES
 from simulator.scenario_overlay import OVERLAY
+from simulator.scenario_strangers import STRANGERS
 
-SCENARIOS: dict[str, Scenario] = {s.name: s for s in (DHT, COMPANY, MARKET, VOTES, FAVOURS, KICKS, HOTKEYS, OVERLAY)}
+SCENARIOS: dict[str, Scenario] = {s.name: s for s in (DHT, COMPANY, MARKET, STRANGERS, VOTES, FAVOURS, KICKS, HOTKEYS, OVERLAY)}
 
 
 def scenario_called(name: str) -> Scenario:

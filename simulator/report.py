@@ -54,9 +54,7 @@ def page(title: str, text: str, tables: Mapping[str, Sequence[Sequence[Any]]], p
         cells = "".join("<tr>" + "".join(f"<td>{html.escape(shown(c))}</td>" for c in row) + "</tr>" for row in body)
         titles = "".join(f"<th>{html.escape(str(c)).replace('_', '_<wbr>')}</th>" for c in head)  # long names may break
         is_wide = " wide" if len(head) > WIDE_FROM else ""
-        parts.append(
-            f'<h2>{html.escape(name)}</h2><div class="table{is_wide}" tabindex="0"><table><tr>{titles}</tr>{cells}</table></div>'
-        )
+        parts.append(f'<h2>{html.escape(name)}</h2><div class="table{is_wide}" tabindex="0"><table><tr>{titles}</tr>{cells}</table></div>')
     data = [
         {
             "id": f"p{i}",

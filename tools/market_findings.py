@@ -16,8 +16,8 @@ from simulator.market_exact import MarketRules, MarketWorld
 from simulator.runs import at_path
 from simulator.scenario import Plot, rounded
 from simulator.scenario_exact_market import TAKERS, measures
-from simulator.svg import draw
 from simulator.student import interval
+from simulator.svg import draw
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE_HOUR_MS: Final = 3_600_000

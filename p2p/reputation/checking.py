@@ -146,6 +146,7 @@ class Checker:
         self._own[fragment] = digest
         self._accepted[fragment] = digest
         self._provisional.pop(fragment, None)
+        self._answers.pop(fragment, None)  # or a company that is caught later would take the own answer with it
         return Outcome(accepted=((fragment, digest),))
 
     def give(self, company: bytes, count: int) -> Given:
@@ -276,9 +277,9 @@ class Checker:
                 reopened.append(fragment)
                 if self._answers[fragment]:
                     self._provisional[fragment] = None
-        unanswered = [f for f, is_check in record.given.values() if not is_check and not self._answers.get(f)]
+        unanswered = [f for f, is_check in record.given.values() if not is_check and f not in self._own and not self._answers.get(f)]
         record.given.clear()
-        back = [f for f in (*reopened, *unanswered) if f not in self._own and not self._answers.get(f)]
+        back = [f for f in (*reopened, *unanswered) if not self._answers.get(f)]
         self.add(back)
         again = tuple(dict.fromkeys((*reopened, *unanswered)))
         return Outcome(tuple(now_believed), again, late, company, evidence)

@@ -241,3 +241,20 @@ def test_the_error_that_remains_is_within_the_promised_bound() -> None:
         wrong += sum(digest == LIE for digest in final.values())
     assert accepted > 10_000
     assert wrong / accepted <= 0.01
+
+
+def test_an_own_answer_stays_whoever_is_caught_later() -> None:
+    """Found by the simulator: a job never ended, because own answers were taken back with a company that had computed the same fragment."""
+    checker = ready(Policy(spot=0.0), 20, 10)
+    given = checker.give(A, 2)
+    (answered, open_), (handle, _) = given.fragments, given.handles
+    assert checker.returned(A, handle, truth(answered)).accepted == ()
+    for fragment in (answered, open_):  # one that it has answered, one that it has in hand
+        assert checker.own(fragment, truth(fragment)).accepted == ((fragment, truth(fragment)),)
+    checker.policy = Policy(spot=1.0)
+    check = checker.give(A, 1)
+    outcome = checker.returned(A, check.handles[0], LIE)
+    assert outcome.caught == A
+    assert outcome.reopened == ()
+    checker.validate()
+    assert not {answered, open_} - set(checker._accepted)

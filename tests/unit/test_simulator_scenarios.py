@@ -24,6 +24,8 @@ GOLDEN_RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("dht", {"nodes": 2000, "lookups": 300, "target": "key", "churn": "weibull-kad", "loss": 0.05}),
     ("company", {"workers": 6, "fragments": 300}),
     ("market", {"companies": 100, "rounds": 30}),
+    ("strangers", {"companies": 8, "fragments": 300, "policy": "agreement", "new-names": True}),
+    ("strangers", {"companies": 8, "fragments": 300}),
     ("votes", {"jobs": 2000, "workers": 500, "results": 20}),
     ("favours", {"rounds": 60, "control": True}),
     ("kicks", {"trials": 300}),
@@ -54,6 +56,32 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(name: str, g
 )
 def test_runs_give_the_bytes_they_have_always_given(name: str, given: dict[str, Any], golden: str) -> None:
     assert digest(run(name, given)) == golden  # without logarithms, so that no machine rounds otherwise
+
+
+def strangers(**more: Any) -> dict[str, Any]:
+    given = {"companies": 20, "fragments": 2500, "saboteurs": 0.35, "validate-every": 1, **more}
+    found: dict[str, Any] = run("strangers", given)["metrics"]
+    return found
+
+
+def test_without_checks_what_cheats_return_is_what_is_believed() -> None:
+    found = strangers(policy="none", fragments=1200, **{"sabotage-rate": 0.2})
+    assert found["error_rate"] == pytest.approx(0.35 * 0.2, rel=0.2) and found["redundancy"] == 1
+
+
+@pytest.mark.parametrize("rate", [0.2, 1.0])
+def test_agreeing_on_a_wrong_answer_gains_nothing_where_answers_are_computed_again_at_home(rate: float) -> None:
+    alone, together = (strangers(collusion=c, **{"sabotage-rate": rate}) for c in (0.0, 1.0))
+    assert alone == together
+    assert together["error_rate"] <= 0.01 and together["caught"] == together["cheats"] == 7
+
+
+@pytest.mark.parametrize(("policy", "new_names"), [("agreement", False), ("agreement", True), ("vote", False)])
+def test_colluders_do_not_pass_for_honest_ones_where_agreement_counts(policy: str, new_names: bool) -> None:
+    """Every invariant after every event; a job in which cheats come back under new names for ever ends all the same."""
+    found = strangers(policy=policy, companies=16, fragments=300, **{"sabotage-rate": 0.2, "new-names": new_names})
+    assert found["error_rate"] <= 0.02
+    assert found["redundancy"] > 1.5 and found["caught"] >= 1
 
 
 def spec(**more: Any) -> JobSpec:
