@@ -180,6 +180,7 @@ class ReputationView(msgspec.Struct, kw_only=True):
     left_core_ms: int
     computed_for_us_core_ms: int
     given_core_ms: int
+    favours_core_ms: float = 0.0  # owed to it: who comes first when slots do not do for everybody
     checks_passed: int = 0
     is_forked: bool = False
     chain: str = ""  # what is known of its chain of receipts

@@ -8,7 +8,7 @@ from p2p.contracts import book as b
 from p2p.contracts import events as e
 from p2p.contracts.table import HOLDING, LIVE, State
 from p2p.contracts.terms import Cause, Role, Terms
-from p2p.reputation.favours import Supply
+from p2p.reputation.favours import Ask, Supply
 from p2p.reputation.graph import hops, limit_of
 from p2p.reputation.score import score
 from p2p.reputation.trust import observations
@@ -36,8 +36,7 @@ def idle_slots(company: Company) -> int:
     world = company.world
     if company.kind in SELFISH or world.is_scamming(company) or company.jobs:
         return 0
-    offered = int(world.rules.workers * (company.supply.offered if world.rules.control else 1.0))
-    company.book.slots.capacity = offered
+    company.book.slots.capacity = company.supply.slots(world.rules.workers)
     return company.book.slots.free
 
 
@@ -96,12 +95,14 @@ def decide(company: Company) -> None:
     company.advance()
     waiting = [k for k in company.book.inbox() if k in company.book.contracts]
     idle = idle_slots(company)
-    asked = {k.peer: company.book.contracts[k].a.terms for k in waiting}
-    wanted = {peer: terms.slots for peer, terms in asked.items() if terms is not None}
-    shares = company.favours.share(wanted, idle, held_by(company) if rules.strict_newcomers else None) if idle > 0 else {}
+    asks, credit = [], {k.peer: limit_of(company.evidence, k.peer).left - world.open_ms(company, k.peer) for k in waiting}
     for key in waiting:
-        left = limit_of(company.evidence, key.peer).left - world.open_ms(company, key.peer)
-        slots = min(shares.pop(key.peer, 0), max(0, left) // (rules.frame_s * 1000))
+        terms, frame_ms = company.book.contracts[key].a.terms, rules.frame_s * 1000
+        slots = min(terms.slots, max(0, credit[key.peer]) // frame_ms) if terms is not None else 0
+        credit[key.peer] -= slots * frame_ms
+        asks.append(Ask(key.peer, slots))
+    held = held_by(company) if rules.strict_newcomers else None
+    for key, slots in zip(waiting, company.favours.grant(asks, idle, held), strict=True):
         if slots > 0 and company.order(key, e.Agreeing(slots, ACTIVATION_S, company.wall)):
             world.lent_to_forked += key.peer in company.evidence.forked
             continue

@@ -115,6 +115,8 @@ def _show(session: Session, view: dict[str, Any]) -> None:
         say(f"  who       {safe(view['who'])}")
         say(f"  get       {safe(view['gives'])}")
         say(f"  never     a guest can never reach {'; '.join(view['never'])}")
+        if view["supply_why"]:
+            say(f"  favours   {safe(view['supply_why'])}")
     if view["promised"]:
         say(f"  promised  {counted(view['promised'], 'slot', 'slots')} under contracts")
     for capability in view["capabilities"]:

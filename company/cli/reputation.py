@@ -54,6 +54,12 @@ def explain(session: Session, company: str, ask: bool) -> None:
     _lines(found["view"])
     inputs = found["inputs"]
     say(f"  formula   {safe(inputs['formula'])}")
+    favours = inputs["favours"]
+    say(f"  favours   {safe(favours['rule'])}")
+    for step in favours["steps"]:
+        running = ", running: by its settled epochs" if step["running"] else ""
+        say(f"  favour    {step['contract'][:16]}  {step['what']} {step['core_ms'] / 1000:.1f} core-seconds{running}")
+    say(f"  favours owed in all {favours['owed_core_ms'] / 1000:.1f} core-seconds")
     for receipt in inputs["receipts"]:
         against = "" if receipt["counts_against_it"] == "NONE" else f"  counts against it: {receipt['counts_against_it']}"
         earns = "" if receipt["earns"] else "  earns nothing"

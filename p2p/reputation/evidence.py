@@ -145,6 +145,10 @@ class Evidence:
         """Contracts between me and that company that I have signed a half of, oldest first."""
         return sorted(self._own.get(company, {}).values(), key=lambda x: (x.ended, x.contract))
 
+    def own_in_order(self, company: bytes) -> list[Entry]:
+        """The same in the order in which I signed, which nobody else can change: what it says of its ends is not asked."""
+        return list(self._own.get(company, {}).values())
+
     def computed(self, by: bytes, for_: bytes) -> int:
         """Core-milliseconds that ``by`` computed and ``for_`` signed to have accepted. The lender's word alone is worth nothing."""
         return self._earned.get(for_, {}).get(by, 0) + self._unearned.get(for_, {}).get(by, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -72,5 +73,6 @@ class Companies:
             self.tracker.wait(10)
             assert self.tracker.stdout is not None
             self.tracker.stdout.close()
-        for running in self.of.values():
-            running.close()
+        if self.of:
+            with ThreadPoolExecutor(len(self.of)) as pool:  # a chief's farewells take a moment
+                list(pool.map(RunningCompany.close, self.of.values()))

@@ -12,6 +12,7 @@ from company.views import ReasonView
 from p2p.base.errors import ParallelError
 from p2p.contracts.terms import terms_digest
 from p2p.contracts.words import terms_in_words
+from p2p.reputation import owed
 from tests.support.contract_world import TERMS
 
 OTHER = "co-bbbbbbbbbbbbbbbb"
@@ -160,5 +161,6 @@ class FakeContractsPort:
         inputs = {
             "formula": self.text, "good": 3.0, "bad": 0.0, "me": "aa" * 32, "receipts": [receipt],
             "limit": limit | {"paths": [{"over": "cc" * 32, "flow": 3_600_000}]},
+            "favours": owed.explained(b"n" * 32, [owed.Step(b"\xab" * 32, False, 7, 7000)]),
         }  # fmt: skip
         return cv.ReputationExplained(view=self._view(company, hops=1), inputs=inputs)

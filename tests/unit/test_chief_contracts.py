@@ -411,6 +411,7 @@ def test_an_offer_that_is_found_after_a_start_waits_until_workers_may_be_back() 
             patched.setattr(ContractService, "verdict_of", lambda self, key: rules.judge(TERMS, ASKER, *self.lending(), 4))
             patched.setattr(trio, "current_time", lambda: 1000.0)
             service._began = 1000.0 - since_s
+            service.granting = SimpleNamespace(add=lambda keys: orders.extend(e.Agreeing(1, 30, UnixTime(0)) for _ in keys))  # type: ignore[assignment]
             service.on_offer(key)
         assert [type(x) for x in orders] == ([expected] if expected else []), (since_s, standing)
         assert service._put_off == (set() if expected else {key})

@@ -15,8 +15,10 @@ from company.chief.network.lending import (
     Facts,
     Policy,
     checked,
+    idle_of,
     is_due,
     is_trusted,
+    lendable,
     may_borrow,
     policy_as_json,
     policy_of_json,
@@ -32,6 +34,7 @@ from p2p.base.errors import PeerError, UsageError
 from p2p.base.keys import Identity, company_id_text
 from p2p.dht.advertisement import Advertisement
 from p2p.dht.directory import Published
+from p2p.reputation.favours import Supply
 
 NOW = UnixTime(1_700_000_000)
 FACTS = Facts(
@@ -50,6 +53,15 @@ def test_slots_and_machines_are_said_and_no_more_than_allowed_is_offered() -> No
     (offer,) = said.advertisements
     assert (offer.capability, offer.slots, offer.speed) == ("spare/v1/x86_64/py3.11/bubblewrap", 8, 900)
     assert standing(Policy(max_slots=50), FACTS).advertisements[0].slots == 12  # what is idle
+
+
+def test_what_the_control_of_supply_keeps_back_is_neither_offered_nor_said_to_be_idle() -> None:
+    half = replace(FACTS, supply=Supply(offered=0.5))
+    said = standing(Policy(max_slots=10), half)
+    assert said.text == "5 slots on 5 machines are offered." and said.advertisements[0].slots == 5
+    assert lendable(Policy(max_slots=10), half) == 5 and lendable(Policy(max_slots=1), half) == 1
+    assert [idle_of(Policy(max_slots=10), replace(half, promised=n)) for n in (0, 3, 5, 9)] == [5, 2, 0, 0]
+    assert idle_of(Policy(max_slots=10), replace(FACTS, idle=4)) == 4
 
 
 def test_an_owner_reads_who_may_ask_and_what_they_get() -> None:
@@ -112,8 +124,9 @@ def test_who_is_unknown_is_trusted_as_a_newcomer_and_nobody_below_the_bound() ->
 async def test_a_company_that_is_not_trusted_enough_is_told_so_and_has_no_slot() -> None:
     asker, trust = Identity(b"a" * 32), 0.3
     ground = SimpleNamespace(
-        trust_of=lambda company: trust if company == company_id_text(asker.public) else None, identity=Identity(b"u" * 32)
-    )
+        trust_of=lambda company: trust if company == company_id_text(asker.public) else None, identity=Identity(b"u" * 32),
+        could_take=lambda company: 3 if company == asker.public else 0,
+    )  # fmt: skip
     own = Advertising(cast(Any, ground), cast(Any, None), lambda: FACTS, True, policy=Policy(max_slots=4, min_trust_permille=400))
     own.standing = standing(own.policy, FACTS)
     question = Question(
@@ -125,6 +138,10 @@ async def test_a_company_that_is_not_trusted_enough_is_told_so_and_has_no_slot()
     assert refused.value.code == "trust-too-low" and "0.4" in refused.value.text
     trust = 0.5
     assert own.answer(question).idle_slots == 4
+    own.facts = lambda: replace(FACTS, promised=4)
+    assert own.answer(question).idle_slots == 3  # everything is lent, but three would go back for this one
+    own.policy = Policy(max_slots=4)
+    assert own.answer(replace(question, asker=b"z" * 32)).idle_slots == 0
 
 
 @pytest.mark.parametrize(("policy", "code"), [(Policy(max_slots=4), "lending-no-slots"), (None, "not-lending")])

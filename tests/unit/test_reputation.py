@@ -15,7 +15,9 @@ from p2p.contracts.terms import Cause, Role
 from p2p.reputation.evidence import Evidence
 from p2p.reputation.favours import LEAST_OFFERED, Favours, Supply, favour_value
 from p2p.reputation.graph import NEWCOMER_FLOOR_CORE_MS, limit_of, newcomer_slots, order
+from p2p.reputation.owed import Step, explained, recomputed, steps_of
 from p2p.reputation.score import HALF_LIFE_S, Observation, beta_cdf, beta_quantile, score
+from p2p.reputation.supply import Control
 from p2p.reputation.trust import explain, opinion, ranking, recompute
 
 NET = b"n" * 16
@@ -164,7 +166,8 @@ def test_a_fresh_identity_is_never_better_than_a_spent_one() -> None:
     favours.received(J.public, 100.0)
     favours.given(J.public, 500.0)
     assert favours.balances.get(J.public, 0.0) == 0.0
-    assert favours.share({J.public: 5, K.public: 5}, 10) == favours.share({K.public: 5, J.public: 5}, 10)
+    for first, second in ((J.public, K.public), (K.public, J.public)):  # who asked first, not whose key is less: keys can be tried out
+        assert favours.share({first: 5, second: 5}, 10) == {first: 1, second: 0}
 
 
 def test_collusion_is_bounded_by_what_one_of_them_did_for_me() -> None:
@@ -270,6 +273,56 @@ def test_what_is_not_returned_is_offered_less() -> None:
     for _ in range(30):
         supply = supply.next(given=100.0, received=20.0)
     assert supply.offered == pytest.approx(LEAST_OFFERED)
+    assert supply.next(given=100.0, received=0.0, has_asked=False).offered > supply.offered  # it wanted nothing
     for _ in range(30):
         supply = supply.next(given=100.0, received=100.0)
     assert supply.offered == 1.0
+
+
+@pytest.mark.parametrize(("offered", "capacity", "slots"), [(1.0, 20, 20), (0.7999999999, 10, 8), (0.1, 20, 2), (0.1, 3, 1), (0.5, 0, 0)])
+def test_a_share_of_the_capacity_is_whole_slots_and_one_at_least(offered: float, capacity: int, slots: int) -> None:
+    assert Supply(offered=offered).slots(capacity) == slots
+
+
+def test_on_one_slot_who_is_owed_comes_before_a_newcomer_and_on_two_both_have_one() -> None:
+    favours = Favours({J.public: 1.0})
+    assert favours.share({K.public: 9, J.public: 9}, 1) == {J.public: 1, K.public: 0}
+    assert favours.share({K.public: 9, J.public: 9}, 2) == {J.public: 1, K.public: 1}
+    assert favours.share({K.public: 9, VIA.public: 9}, 4) == {K.public: 1, VIA.public: 0}
+    assert favours.share({K.public: 9, VIA.public: 9}, 4, is_taken_back=True) == {K.public: 2, VIA.public: 2}
+
+
+def test_favours_follow_the_order_of_my_own_receipts_whatever_the_other_side_says_of_its_ends() -> None:
+    found = evidence(
+        half(ME, J, Role.LENDER, 2 * HOUR, ended=NOW + 99),  # lent while nothing was owed: it leaves no debt
+        half(ME, J, Role.BORROWER, 3 * HOUR, ended=NOW - 99), half(ME, J, Role.BORROWER, HOUR, borrower_cause=Cause.BAD_RESULT),
+        half(ME, J, Role.LENDER, 0, claimed_core_ms=HOUR), half(J, ME, Role.LENDER, 50 * HOUR),
+    )  # fmt: skip
+    steps = steps_of(found, J.public, [Step(b"r" * 32, True, 1, HOUR // 2, True)])
+    assert [(s.is_given, s.value / HOUR, s.is_running) for s in steps] == [
+        (True, 2, False), (False, 3, False), (False, 0, False), (True, 1, False), (True, 0.5, True),
+    ]  # fmt: skip
+    said = explained(J.public, steps)
+    assert said["owed_core_ms"] == recomputed(said) == 1.5 * HOUR
+    said["steps"][1]["core_ms"] += HOUR
+    assert recomputed(said) == 2.5 * HOUR  # it does depend on them
+
+
+def test_what_is_offered_moves_with_each_settlement_and_says_why() -> None:
+    control, at = Control(ME.public), 3600 * (NOW // 3600)
+    assert (control.at(NOW).offered, control.why(NOW)) == (1.0, "")
+    control.settled(half(ME, J, Role.LENDER, 2 * HOUR, ended=at))
+    assert control.at(UnixTime(at)).offered == 1.0  # it has asked nobody
+    assert control.asked(UnixTime(at + 5)) and not control.asked(UnixTime(at + 6))
+    assert control.at(UnixTime(at)).offered == pytest.approx(0.9)
+    assert "2.00 core-hours were given and 0.00 received" in control.why(UnixTime(at)) and "90%" in control.why(UnixTime(at))
+    control.settled(half(ME, J, Role.LENDER, HOUR, ended=at + 9))  # one period is one step
+    assert control.at(UnixTime(at + 10)).offered == pytest.approx(0.9)
+    control.settled(half(ME, J, Role.BORROWER, 3 * HOUR, ended=at + 11))  # now they are returned
+    assert control.at(UnixTime(at + 12)).offered == 1.0
+    for hour in range(1, 4):
+        control.asked(UnixTime(at + 3600 * hour))
+        control.settled(half(ME, J, Role.LENDER, HOUR, ended=at + 3600 * hour))
+    assert control.at(UnixTime(at + 3 * 3600)).offered == pytest.approx(0.7)
+    assert control.at(UnixTime(at + 4 * 3600)).offered == pytest.approx(0.7)  # this hour is not over
+    assert control.at(UnixTime(at + 6 * 3600)).offered == pytest.approx(0.9) and "3 hours ago" in control.why(UnixTime(at + 6 * 3600))

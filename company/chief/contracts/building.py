@@ -17,6 +17,7 @@ from company.chief.contracts.living import Living
 from company.chief.contracts.notes import Notes
 from company.chief.contracts.seeking import Seeker
 from company.chief.contracts.service import ContractService
+from company.chief.contracts.supplying import Supplying
 from company.chief.contracts.trust import Trust
 from company.chief.contracts.wanting import Need
 from company.chief.facade import Conflict, NotFound
@@ -113,12 +114,15 @@ async def build_contracts(
         living=Living(driver, contact_of), desk=desk, trust=trust,
         lending=lambda: (advertising.policy, advertising.standing, advertising.facts()), on_change=on_change,
         seeker=Seeker(desk=desk, store=store, search=network.search, needs=needs),
+        supplying=Supplying(driver=driver, store=store, unix_time=read_unix),
     )  # fmt: skip
     late.append(service)
     await service.load()
     network.door.contracts, network.door.halves = service.links.serve, trust.answer
     network.reclaim = service.reclaim
     ground.trust_of, ground.promised = trust.score, lambda: book.slots.promised
+    ground.supply, ground.supply_why = service.supplying.supply, service.supplying.why
+    ground.could_take = lambda company: service.granting.could_take(company, service.capacity())
     return service
 
 

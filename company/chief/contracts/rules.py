@@ -13,7 +13,8 @@ from p2p.base.record import record
 from p2p.contracts.agreement import Agreement
 from p2p.contracts.messages import Nack
 from p2p.contracts.table import ENDING, LIVE, State
-from p2p.contracts.terms import Role, Terms
+from p2p.contracts.terms import Cause, Role, Terms
+from p2p.reputation.owed import Step
 
 MAX_SLOTS_OF_ONE = 1024
 STARTING_S = 30.0  # after a start: workers and the network come back meanwhile
@@ -93,6 +94,18 @@ def _lent_core_ms(a: Agreement) -> int:
         return a.slots * a.terms.time_frame_s * 1000
     is_unsettled = a.role is Role.LENDER and a.state in ENDING and a.role not in a.halves  # it may be kept waiting for a week
     return a.claimed.core_ms if is_unsettled else 0
+
+
+def running_steps(agreements: Iterable[Agreement]) -> dict[bytes, list[Step]]:
+    """By company: what contracts without an own receipt add to balances by their epochs: what I computed, what I co-signed to have."""
+    found: dict[bytes, list[Step]] = {}
+    for a in agreements:
+        if a.contract and a.role not in a.halves and (a.state in LIVE or a.state in ENDING):
+            is_lender = a.role is Role.LENDER
+            facts = a.claimed if is_lender else a.acked
+            if facts.fragments and (is_lender or Cause.BAD_RESULT not in a.causes.values()):
+                found.setdefault(a.peer, []).append(Step(a.contract, is_lender, facts.fragments, facts.core_ms, True))
+    return found
 
 
 def is_lent(a: Agreement) -> bool:

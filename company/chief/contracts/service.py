@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Never
 
@@ -12,11 +12,13 @@ import trio
 from company.chief.contracts import rules, showing
 from company.chief.contracts.desk import Desk
 from company.chief.contracts.driver import BookDriver
+from company.chief.contracts.granting import ACTIVATION_S, Granting
 from company.chief.contracts.links import Links
 from company.chief.contracts.living import Living
 from company.chief.contracts.seeking import Seeker
+from company.chief.contracts.supplying import Supplying
 from company.chief.contracts.trust import Trust
-from company.chief.network.lending import RECLAIMED, Policy, Standing, most_slots
+from company.chief.network.lending import RECLAIMED, Policy, Standing, lendable, most_slots
 from company.chief.network.lending import Facts as LendingFacts
 from p2p.base.errors import Unavailable, UsageError
 from p2p.base.keys import company_id_text
@@ -26,7 +28,6 @@ from p2p.contracts.signing import Signed
 from p2p.contracts.table import LIVE, State
 from p2p.contracts.terms import Cause, Facts, Role, terms_digest
 
-ACTIVATION_S = 30  # for the borrower's chief to commit, between machines
 RECLAIM_S = 8.0  # a worker that is away ends by its own clock; its slots are free here after that long
 STOPPING = frozenset({State.REVOKING, State.EXPIRED, State.BROKEN})  # something of it may run yet
 FOLLOW_S = 1.0  # how often running contracts are held against the lending policy
@@ -46,9 +47,17 @@ class ContractService:
     lending: Callable[[], tuple[Policy | None, Standing, LendingFacts]]
     on_change: Callable[[str], None]
     seeker: Seeker
+    granting: Granting = field(init=False)
+    supplying: Supplying
     _moved: trio.Event = field(default_factory=trio.Event)
     _began: float = field(default_factory=trio.current_time)
     _put_off: set[b.Key] = field(default_factory=set)  # offers that came, or were found, while workers were still coming back
+
+    def __post_init__(self) -> None:
+        self.granting = Granting(
+            driver=self.driver, verdict_of=self._alone, most_of=lambda key: self._alone(key, self.capacity()), favours=self.trust.favours,
+            order=self._quietly, refuses=lambda: (policy := self.lending()[0]) is None or policy.auto_accept == "any",
+        )  # fmt: skip
 
     async def load(self) -> None:
         """Take up what was open before."""
@@ -58,11 +67,20 @@ class ContractService:
         await self.seeker.load()
         self.driver.book.blocked = set(self.desk.notes.blocked)
         await self.driver.load()
+        await self.supplying.load()
 
     async def run(self) -> None:
         """Until cancelled. What is not on disk then was never said: as after a kill, the journals go on from there."""
         async with trio.open_nursery() as nursery:
-            for part in (self.links.run, self.driver.run, self.trust.run, self.trust.learn, self.seeker.run, self.follow):
+            for part in (
+                self.links.run,
+                self.driver.run,
+                self.trust.run,
+                self.trust.learn,
+                self.seeker.run,
+                self.follow,
+                self.granting.run,
+            ):
                 nursery.start_soon(part)
             try:
                 for key in list(self.driver.book.contracts):
@@ -99,22 +117,27 @@ class ContractService:
     def capacity(self) -> int:
         """Slots that may be promised at this moment, by the lending policy and by what is really here."""
         policy, standing, facts = self.lending()
-        if policy is None or standing.code != "lending":
-            return 0
-        return min(policy.max_slots, facts.slots)
+        return lendable(policy, facts) if policy is not None and standing.code == "lending" else 0
 
-    def verdict_of(self, key: b.Key) -> rules.Verdict:
-        """Whether an offer fits."""
+    def verdict_of(self, key: b.Key, free: int | None = None) -> rules.Verdict:
+        """Whether an offer fits. ``free``: slots that there are for it; else what the ledger has left."""
         machine = self.driver.book.contracts[key]
         if machine.a.terms is None:
             return rules.Verdict(0, "no-terms", "There are no terms.")
         policy, standing, facts = self.lending()
         ledger = self.driver.book.slots
         ledger.capacity = self.capacity()
-        terms, free = machine.a.terms, ledger.free + ledger.of(key)
+        terms, free = machine.a.terms, ledger.free + ledger.of(key) if free is None else free
         if policy is not None:
             free = min(free, most_slots(policy, terms.memory_mib, terms.disk_mib, self._promised(but=key)))
         return rules.judge(machine.a.terms, self.trust.asker(key.peer), policy, standing, facts, free)
+
+    def _alone(self, key: b.Key, free: int | None = None) -> rules.Verdict:
+        """The same for a signature without a person."""
+        verdict, policy, terms = self.verdict_of(key, free), self.lending()[0], self.driver.book.contracts[key].a.terms
+        if verdict.fits and (policy is None or terms is None or not rules.may_sign_alone(policy, self.asker(key), terms)):
+            return rules.Verdict(0, "credit-spent", "It waits for a person.")
+        return verdict
 
     def asker(self, key: b.Key) -> rules.Asker:
         """Who asks; what its other contracts may still cost is no credit any more, or many offers at once would each have all of it."""
@@ -136,9 +159,8 @@ class ContractService:
         while True:
             _, standing, _ = self.lending()
             put_off, self._put_off = self._put_off, set()
-            for key in put_off & self.driver.book.contracts.keys():
-                if self.driver.book.contracts[key].state is State.OFFERED:
-                    self.on_offer(key)
+            found = [k for k in put_off & self.driver.book.contracts.keys() if self.driver.book.contracts[k].state is State.OFFERED]
+            self._answer(sorted(found))
             if standing.code in RECLAIMED:
                 for key, machine in list(self.driver.book.contracts.items()):
                     if machine.a.role is Role.LENDER and machine.state in LIVE and machine.a.terms is not None:
@@ -164,7 +186,9 @@ class ContractService:
         """A contract is in another state, on disk."""
         self._moved.set()
         self._moved = trio.Event()
+        self.supplying.changed(key)
         self.living.changed(key)
+        self.granting.moved(key)
         self._go_on(key)
         self.on_change(showing.shown_id(key.nonce))
 
@@ -179,6 +203,7 @@ class ContractService:
     def on_half(self, half: Signed) -> None:
         """One half more."""
         self.trust.on_half(half)
+        self.supplying.on_half(half)
 
     def on_fork(self, author: bytes) -> None:
         """A proof against a company."""
@@ -187,19 +212,26 @@ class ContractService:
     def on_offer(self, key: b.Key) -> None:
         """An offer waits: accept or refuse it without asking where the owner said so; else a person decides."""
         self.on_change(showing.shown_id(key.nonce))
-        machine, (policy, standing, facts) = self.driver.book.contracts[key], self.lending()
-        a = machine.a
-        if a.terms is None or policy is None:
-            return
-        verdict, is_own = self.verdict_of(key), rules.is_own_proposal(a)
-        if verdict.fits and (is_own or rules.may_sign_alone(policy, self.asker(key), a.terms)):
-            self._quietly(key, e.Agreeing(verdict.slots, ACTIVATION_S, self.driver.wall(), terms_digest(a.terms_bytes)))
-        elif rules.may_yet_come(verdict, standing, policy, facts.slots, trio.current_time() - self._began):
-            self._put_off.add(key)
-        elif not verdict.fits and policy.auto_accept == "any":
-            self._quietly(
-                key, e.Refusing(verdict.code, self.driver.wall(), verdict.text[:80], 60 if verdict.code == "no-free-slots" else 0)
-            )
+        self._answer([key])
+
+    def _answer(self, keys: Iterable[b.Key]) -> None:
+        """Offers that wait at one moment."""
+        policy, standing, facts = self.lending()
+        alone = []
+        for key in keys if policy is not None else ():
+            a = self.driver.book.contracts[key].a
+            if a.terms is None or policy is None:
+                continue
+            verdict, is_own = self.verdict_of(key), rules.is_own_proposal(a)
+            if verdict.fits and is_own:
+                self._quietly(key, e.Agreeing(verdict.slots, ACTIVATION_S, self.driver.wall(), terms_digest(a.terms_bytes)))
+            elif rules.may_yet_come(verdict, standing, policy, facts.slots, trio.current_time() - self._began):
+                self._put_off.add(key)
+            elif verdict.fits or verdict.code == "no-free-slots":
+                alone += [key] if rules.may_sign_alone(policy, self.asker(key), a.terms) else []
+            elif policy.auto_accept == "any":
+                self._quietly(key, e.Refusing(verdict.code, self.driver.wall(), verdict.text[:80]))
+        self.granting.add(alone)
 
     def _go_on(self, key: b.Key) -> None:
         """What follows from a state without asking: the borrower has signed these terms, so it commits to an acceptance of them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Never
@@ -20,7 +20,7 @@ import trio
 from company import contract_views as cv
 from company import peer_messages as pm
 from company.chief.contracts.driver import BookDriver
-from company.chief.contracts.rules import Asker
+from company.chief.contracts.rules import Asker, running_steps
 from company.chief.network.contact import Contact
 from company.chief.store import contracts as rows
 from company.chief.store.store import Store
@@ -35,8 +35,9 @@ from p2p.contracts.signing import Reader, Signed, open_signed_untrusted, trusted
 from p2p.contracts.terms import array_untrusted
 from p2p.dht.directory import Directory
 from p2p.net.channel import Channel
-from p2p.reputation import trust
+from p2p.reputation import owed, trust
 from p2p.reputation.evidence import Evidence
+from p2p.reputation.favours import Favours
 from p2p.reputation.trust import Opinion
 
 KIND = "receipt-head"
@@ -140,9 +141,21 @@ class Trust:
             company=company_id_text(key), score=found.score.value if known else None, hops=found.hops, credit_left_core_ms=found.limit.left
         )
 
+    def favours(self, companies: Iterable[bytes]) -> Favours:
+        """What is owed to each of them: receipts, and the settled epochs of contracts that run."""
+        found, running = Favours(), self._running()
+        for company in set(companies):
+            owed.enter(found, company, owed.steps_of(self.evidence, company, running.get(company, ())))
+        return found
+
+    def _running(self) -> dict[bytes, list[owed.Step]]:
+        return running_steps(machine.a for machine in self.driver.book.contracts.values())
+
     def ranking(self) -> list[cv.ReputationView]:
         """Everybody that a receipt names, the one to ask first before all others."""
-        return [self._view(found) for found in trust.ranking(self.evidence, self.unix_time())]
+        ranked = trust.ranking(self.evidence, self.unix_time())
+        favours = self.favours(found.company for found in ranked)
+        return [self._view(found, favours.owed(found.company)) for found in ranked]
 
     async def explain(self, company: str, *, ask: bool) -> cv.ReputationExplained:
         """One, with every input of the formula."""
@@ -150,9 +163,12 @@ class Trust:
         if ask:
             await self.ask_chain(contact.key)
         inputs = trust.explain(self.evidence, contact.key, self.unix_time())
-        return cv.ReputationExplained(view=self._view(self.opinion(contact.key)), inputs=inputs)
+        steps = owed.steps_of(self.evidence, contact.key, self._running().get(contact.key, ()))
+        inputs["favours"] = owed.explained(contact.key, steps)
+        view = self._view(self.opinion(contact.key), inputs["favours"]["owed_core_ms"])
+        return cv.ReputationExplained(view=view, inputs=inputs)
 
-    def _view(self, found: Opinion) -> cv.ReputationView:
+    def _view(self, found: Opinion, favour: float) -> cv.ReputationView:
         limit, score = found.limit, found.score
         passed = sum(x.checks_passed for x in self.evidence.own(found.company) if x.lender == found.company)
         near = {1: "it computed for us", 2: "it computed for a company that computed for us", 3: "nobody we know had work of it"}
@@ -163,6 +179,11 @@ class Trust:
             f"({limit.computed_for_me / 3.6e6:.2f}) and of what others vouch for ({limit.cut / 3.6e6:.2f}), "
             f"less what it owes ({limit.owed / 3.6e6:.2f})",
         ]
+        why.append(
+            f"favours owed to it {favour / 3.6e6:.3f} core-hours: it comes in that order when slots do not do for everybody"
+            if favour
+            else "no favours owed to it: when slots do not do for everybody it comes after those that are owed, in a newcomer's tenth"
+        )
         if found.is_forked:
             why.insert(0, "it signed two contradicting things, which is proved: nothing is lent to it and nothing of it is believed")
         return cv.ReputationView(
@@ -170,6 +191,7 @@ class Trust:
             contracts=score.contracts, completed=score.completed, hops=found.hops, credit_core_ms=limit.credit, left_core_ms=limit.left,
             computed_for_us_core_ms=limit.computed_for_me, given_core_ms=limit.given, checks_passed=passed, is_forked=found.is_forked,
             chain=self.chains.get(found.company, "not asked for yet"), why=why,
+            favours_core_ms=favour,
             over={company_id_text(p.over): p.flow for p in sorted(limit.paths, key=lambda p: (-p.flow, p.over))[:MAX_OVER]},
         )  # fmt: skip
 

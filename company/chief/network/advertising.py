@@ -12,7 +12,18 @@ import trio
 
 from company.chief.network.contacts import KIND, LIFETIME_S, contact_key, contact_payload
 from company.chief.network.ground import Ground
-from company.chief.network.lending import Facts, Policy, Standing, is_due, is_trusted, may_borrow, policy_as_json, policy_of_json, standing
+from company.chief.network.lending import (
+    Facts,
+    Policy,
+    Standing,
+    idle_of,
+    is_due,
+    is_trusted,
+    may_borrow,
+    policy_as_json,
+    policy_of_json,
+    standing,
+)
 from company.chief.network.questions import Question
 from company.chief.store import meta
 from company.chief.store.store import Store
@@ -125,8 +136,9 @@ class Advertising:
             raise PeerError("trust-too-low", f"Trust of at least {self.policy.min_trust_permille / 1000:g} is asked for.")
         facts = self.facts()
         fits = any(a.capability == question.capability for a in now.advertisements) and question.memory_mib <= facts.memory_mib
+        idle = idle_of(self.policy, facts) + self.ground.could_take(question.asker)
         return Answer(
-            key=self.ground.identity.public, idle_slots=min(self.policy.max_slots, facts.idle) if fits else 0, speed=facts.speed,
+            key=self.ground.identity.public, idle_slots=min(self.policy.max_slots, idle) if fits else 0, speed=facts.speed,
             price_milli=self.policy.price_milli, queued=0, max_frame_s=self.policy.max_frame_s,
         )  # fmt: skip
 

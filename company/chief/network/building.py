@@ -114,12 +114,13 @@ def facts_of(ground: Ground, workers: list[views.WorkerView], rung: str, speed: 
     pythons = sorted({".".join(w.python.split(".")[:2]) for w in here if w.python})
     now = read_unix()
     slots = sum(w.slots for w in here)
-    idle = min(sum(w.slots - w.slots_busy for w in here), slots - ground.promised())
+    promised = ground.promised()
+    idle = min(sum(w.slots - w.slots_busy for w in here), slots - promised)
     return Facts(
         arch=platform.machine().lower(), pythons=tuple(pythons), rung=here[0].isolation if here else rung, slots=slots,
         idle=max(0, idle), machines=len(here), cores=sum(w.cores for w in here),
         memory_mib=min((w.memory_bytes // max(1, w.slots) >> 20 for w in here), default=0), speed=speed, endpoints=ground.endpoints(),
-        relays=ground.relays, minute_of_week=minute_of_week(float(now)), now=now,
+        relays=ground.relays, minute_of_week=minute_of_week(float(now)), now=now, promised=promised, supply=ground.supply(),
     )  # fmt: skip
 
 

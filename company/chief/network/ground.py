@@ -14,6 +14,7 @@ from p2p.dht.advertisement import Relay
 from p2p.dht.directory import Directory
 from p2p.dht.reachability import Report
 from p2p.net.addresses import split_address
+from p2p.reputation.favours import Supply
 
 
 class Listening(Protocol):
@@ -40,6 +41,9 @@ class Ground:
     unix_time: Callable[[], UnixTime]
     trust_of: Callable[[str], float | None] = lambda company: None
     promised: Callable[[], int] = lambda: 0  # slots under contracts
+    supply: Callable[[], Supply] = Supply  # the share of what may be lent that is offered
+    supply_why: Callable[[], str] = lambda: ""
+    could_take: Callable[[bytes], int] = lambda company: 0  # lent slots that would go back for a company
     report: Report = field(default_factory=Report)
     relays: tuple[Relay, ...] = ()  # those that we keep a channel to
 

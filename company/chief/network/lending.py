@@ -16,6 +16,7 @@ from p2p.base.clock import UnixTime
 from p2p.base.errors import UsageError
 from p2p.base.record import record
 from p2p.dht.advertisement import Advertisement, Relay
+from p2p.reputation.favours import Supply
 from p2p.reputation.score import score
 
 MAX_SLOTS = 100_000
@@ -31,6 +32,7 @@ NEVER_REACHED = (  # by a guest, whatever the terms say
 RECLAIMED = frozenset({"lending-off-schedule", "lending-not-idle", "lending-over"})  # standings in which slots under contract go back too
 QUIET_S = 30.0  # between two advertisements that differ in the number of slots only
 NEWCOMER_TRUST = score(()).value  # 0.05: what the formula gives without any contract
+ALL = Supply()
 ISOLATED = ("bubblewrap",)  # a stranger's code runs on no other rung
 
 
@@ -70,6 +72,8 @@ class Facts:
     relays: tuple[Relay, ...]
     minute_of_week: int
     now: UnixTime
+    promised: int = 0  # slots under contracts
+    supply: Supply = ALL  # the share of what may be lent that is offered: less where favours are not returned
     owner_busy: str = ""  # why the owner's own use of the machine stands against lending now
 
 
@@ -118,20 +122,30 @@ def standing(policy: Policy | None, facts: Facts) -> Standing:
         return Standing("lending-not-idle", f"Nothing is lent now: {facts.owner_busy}.")
     if facts.rung not in ISOLATED:
         return Standing("lending-unsafe", f"Strangers' work needs the isolation bubblewrap; here it is {facts.rung}. See: company doctor")
-    slots = min(policy.max_slots, facts.slots)
+    slots = lendable(policy, facts)
     if slots < 1 or not facts.pythons:
         return Standing("lending-no-slots", "No worker is here that could be lent; those that speak REST never are.")
     if not facts.endpoints and not facts.relays:
         return Standing("lending-unreachable", "No other company can reach this one, directly or by a relay. See: company network status")
-    offered = tuple(_advertisement(policy, facts, slots, python) for python in facts.pythons[:4])
+    offered = tuple(_advertisement(policy, facts, python) for python in facts.pythons[:4])
     machines = f"{facts.machines} machine{'s' if facts.machines != 1 else ''}"
     return Standing("lending", f"{slots} slot{'s' if slots != 1 else ''} on {machines} {'is' if slots == 1 else 'are'} offered.", offered)
 
 
-def _advertisement(policy: Policy, facts: Facts, slots: int, python: str) -> Advertisement:
+def lendable(policy: Policy, facts: Facts) -> int:
+    """How many slots may be under contracts at a time: what the owner allows of what is here, as far as favours are returned."""
+    return facts.supply.slots(min(policy.max_slots, facts.slots))
+
+
+def idle_of(policy: Policy, facts: Facts) -> int:
+    """How many of them could be promised now."""
+    return max(0, min(lendable(policy, facts) - facts.promised, facts.idle))
+
+
+def _advertisement(policy: Policy, facts: Facts, python: str) -> Advertisement:
     return Advertisement(
         capability=f"spare/v1/{facts.arch}/py{python}/{facts.rung}", endpoints=facts.endpoints[:4], relays=facts.relays[:2],
-        slots=min(slots, facts.idle), cores=facts.cores, memory_mib=facts.memory_mib, pythons=facts.pythons[:8], runtimes=("python",),
+        slots=idle_of(policy, facts), cores=facts.cores, memory_mib=facts.memory_mib, pythons=facts.pythons[:8], runtimes=("python",),
         speed=facts.speed, max_frame_s=policy.max_frame_s, min_trust_permille=policy.min_trust_permille, price_milli=policy.price_milli,
         schedule=policy.schedule,
     )  # fmt: skip

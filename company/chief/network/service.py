@@ -226,7 +226,7 @@ class NetworkService:
             view.price_milli, view.max_frame_s = policy.price_milli, policy.max_frame_s
             view.auto_accept, view.never = policy.auto_accept, list(NEVER_REACHED)
             view.who, view.gives = who_may_ask(policy), what_they_get(policy, standing)
-        view.promised = self.ground.promised()
+        view.promised, view.supply, view.supply_why = self.ground.promised(), self.ground.supply().offered, self.ground.supply_why()
         view.slots = max((a.slots for a in standing.advertisements), default=0)
         view.capabilities = [a.capability for a in standing.advertisements]
         view.published = list(self.ground.directory.status().published)
