@@ -83,7 +83,7 @@ class Evidence:
     _unearned: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # the same of contracts that it ended for wrong results
     _own: dict[bytes, dict[bytes, Entry]] = field(default_factory=dict)  # company: {contract: entry} that I signed
     _given: dict[bytes, int] = field(default_factory=dict)  # borrower: core-ms that it had of me by my own word
-    _named: dict[bytes, None] = field(default_factory=dict)
+    _named: dict[bytes, int] = field(default_factory=dict)  # by how many entries
 
     def __post_init__(self) -> None:
         for entry in self.entries.values():
@@ -91,7 +91,8 @@ class Evidence:
 
     def _note(self, new: Entry, old: Entry | None = None) -> None:
         """Keep the sums of one entry, which takes the place of ``old``."""
-        self._named[new.borrower] = self._named[new.lender] = None
+        for company in (new.borrower, new.lender) if old is None else ():
+            self._named[company] = self._named.get(company, 0) + 1
         for entry, sign in ((old, -1), (new, 1)) if old is not None else ((new, 1),):
             if entry.lender == self.me in entry.signers:
                 mine = max(entry.accepted.core_ms, entry.claimed_core_ms)
@@ -125,6 +126,10 @@ class Evidence:
         if self.me in (entry.borrower, entry.lender):
             raise InvariantBroken("a company does not forget its own receipts")
         del self.entries[contract]
+        for company in (entry.borrower, entry.lender):
+            self._named[company] -= 1
+            if not self._named[company]:
+                del self._named[company]
         if entry.borrower in entry.signers:
             sums = (self._earned if entry.is_earned else self._unearned)[entry.borrower]
             sums[entry.lender] -= entry.accepted.core_ms

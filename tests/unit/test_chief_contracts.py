@@ -22,6 +22,7 @@ from company.chief.contracts.archive import Archive
 from company.chief.contracts.desk import Desk, Party
 from company.chief.contracts.driver import ALIVE_ROW, BookDriver, Op
 from company.chief.contracts.notes import Notes
+from company.chief.contracts.port import BORROWED, LENT, LENT_OUT
 from company.chief.contracts.service import ContractService
 from company.chief.contracts.showing import shown_id
 from company.chief.contracts.trust import halves_untrusted, head_untrusted
@@ -209,6 +210,30 @@ async def test_what_counts_as_away_is_the_time_in_which_this_side_was_not_there(
             again.driver.wall, again.writing.is_stuck = lambda: UnixTime(now), True  # what it would write is not of interest
             await again.driver.load()
             assert [c.state for c in again.driver.book.contracts.values()] == [state]
+
+
+async def test_what_was_counted_for_a_contract_goes_when_the_contract_does(tmp_path: Path) -> None:
+    async with two(tmp_path, auto=True) as (borrower, lender):
+        await borrower.desk.request(cv.ContractRequest(company="lender"))
+        await until(lambda: State.ACTIVE in lender.changed)
+        ((key, contract),) = lender.driver.book.contracts.items()
+        mine, other = contract.a.contract.hex(), "ab" * 32
+        names = [prefix + id_ for prefix in (LENT, LENT_OUT, BORROWED) for id_ in (mine, other)] + ["lent-on-purpose"]
+
+        async def found() -> list[str]:
+            return [name for name in names if await lender.store.read(lambda conn, name=name: meta.get(conn, name)) is not None]
+
+        for name in names:
+            await lender.store.write(lambda conn, name=name: meta.put(conn, name, b"x"))
+        again = side(LENDER, lender.store, capacity=1)
+        await again.driver.load()
+        await again.driver.wait_durable()
+        assert await found() == [*names[0:6:2], names[6]]  # at a start: those of a contract that is open stay
+        lender.driver.book.contracts.pop(key)
+        lender.driver._forget()
+        await lender.driver.wait_durable()
+        assert await found() == [names[6]]
+        lender.driver.book.contracts[key] = contract
 
 
 async def test_accepting_binds_to_the_text_that_was_read(tmp_path: Path) -> None:

@@ -70,6 +70,22 @@ def test_sums_that_are_kept_are_those_of_all_receipts() -> None:
     assert Evidence(ME.public, dict(found.entries)).companies() == found.companies()
 
 
+def test_who_is_named_by_nothing_that_is_kept_is_forgotten() -> None:
+    halves = [
+        worked(J, VIA, HOUR),
+        worked(K, VIA, HOUR),
+        worked(J, K, HOUR),
+        half(J, VIA, Role.LENDER, HOUR, contract=(777).to_bytes(32, "big")),
+    ]
+    found = evidence(*halves, half(VIA, J, Role.BORROWER, HOUR, contract=(777).to_bytes(32, "big")))
+    assert found.companies() == {J.public, K.public, VIA.public}
+    for gone, left in ((0, {J, K, VIA}), (1, {J, K, VIA}), (2, {J, VIA})):
+        found.forget(halves[gone].message.contract)  # type: ignore[attr-defined]
+        assert found.companies() == {s.public for s in left}
+    found.forget((777).to_bytes(32, "big"))  # two halves of one receipt
+    assert found.companies() == set() and not found._named
+
+
 def test_quantiles_agree_with_closed_forms() -> None:
     for n in (1, 2, 5, 30):
         assert beta_quantile(n, 1, 0.05) == pytest.approx(0.05 ** (1 / n), abs=1e-9)

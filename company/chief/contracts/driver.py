@@ -17,6 +17,7 @@ import trio
 from sqlalchemy import Connection
 
 from company import peer_messages as pm
+from company.chief.contracts.port import BORROWED, LENT, LENT_OUT
 from company.chief.store import contracts as rows
 from company.chief.store import meta
 from company.chief.store.store import Store
@@ -111,6 +112,7 @@ class BookDriver:
             machine = self.book.contracts[key]
             self.told[key] = Told(machine.state, _cause_of(machine.a))
             self._perform(effects)
+        self._sweep()
 
     async def run(self) -> None:
         """Keep deadlines until cancelled."""
@@ -327,12 +329,20 @@ class BookDriver:
             self.listener.on_half(half)
 
     def _forget(self) -> None:
-        """What the book has let go of is over: its nonce is remembered, its journal stays."""
-        for key in [k for k in self._open if k not in self.book.contracts]:
+        """What the book has let go of is over: its nonce is remembered, its journal stays, what was counted for it goes."""
+        gone = [k for k in self._open if k not in self.book.contracts]
+        for key in gone:
             row = self._open.pop(key)
             self.told.pop(key, None)
             over = rows.ContractRow(row.peer, row.nonce, row.role, True, row.offer_expires)
             self.writing.add(ops=[partial(_save, row=over)])
+        if gone:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Counts of contracts that are not in memory are of no use: receipts say what they came to."""
+        kept = frozenset(c.a.contract.hex() for c in self.book.contracts.values() if c.a.contract)
+        self.writing.add(ops=[partial(meta.drop_others, prefixes=(LENT, LENT_OUT, BORROWED), kept=kept)])
 
     def machine(self, key: b.Key) -> ContractMachine | None:
         """The machine of one contract, while it is in memory."""

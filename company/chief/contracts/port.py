@@ -15,6 +15,7 @@ from p2p.base.record import record
 from p2p.contracts.table import LIVE, State
 from p2p.contracts.terms import Cause, Facts, Role, Terms
 
+LENT, LENT_OUT, BORROWED = "lent/", "lent-out/", "borrowed/"  # rows of `meta`, with a contract's id: what it counted; they go with it
 NO_EVIDENCE = b"\0" * 32
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from company import messages as m
 from company.chief import events as ev
 from company.chief.commit import Committer, Op
-from company.chief.contracts.port import Contracts, ContractView
+from company.chief.contracts.port import BORROWED, Contracts, ContractView
 from company.chief.engine import Engine
 from company.chief.leases import COUNTER_BITS
 from company.chief.outcome_cut import cut_outcome_untrusted
@@ -300,4 +300,4 @@ class Borrowing:
 
 def row_of(contract: bytes) -> str:
     """Where the counts lie."""
-    return f"borrowed/{contract.hex()}"
+    return BORROWED + contract.hex()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import msgpack
 
+from company.chief.contracts.port import LENT, LENT_OUT
 from company.ticket import Ticket, open_ticket_untrusted
 from p2p.base.clock import UnixTime
 from p2p.base.errors import MalformedMessage
@@ -77,9 +78,9 @@ def unpack_sent(data: bytes, lender: bytes, network_id: bytes, wall: UnixTime, n
 
 def row_of_tally(contract: bytes) -> str:
     """Where the counts lie."""
-    return f"lent/{contract.hex()}"
+    return LENT + contract.hex()
 
 
 def row_of_sent(contract: bytes) -> str:
     """Where the tickets lie."""
-    return f"lent-out/{contract.hex()}"
+    return LENT_OUT + contract.hex()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from sqlalchemy import Connection, select
 
 from company.chief.store import schema
@@ -38,6 +40,19 @@ def put(conn: Connection, key: str, value: bytes) -> None:
 def drop(conn: Connection, key: str) -> None:
     """Forget ``key``."""
     conn.execute(schema.meta.delete().where(schema.meta.c.key == key))
+
+
+def drop_others(conn: Connection, prefixes: Sequence[str], kept: Collection[str]) -> None:
+    """Forget what begins with one of these and goes on with nothing that is kept."""
+    key = schema.meta.c.key
+    gone = [
+        name
+        for prefix in prefixes
+        for name in conn.execute(select(key).where(key.startswith(prefix, autoescape=True))).scalars()
+        if name[len(prefix) :] not in kept
+    ]
+    for name in gone:
+        drop(conn, name)
 
 
 def count_boot(conn: Connection, steps: int = 1) -> int:
