@@ -70,10 +70,18 @@ def run(values: Values, seed: int, progress: Progress) -> Outcome:
 
 def _run_exact(v: Values, seed: int, progress: Progress) -> Outcome:
     """Look-ups for keys by the shipped core; churn, adversaries and hedging times are not among what it takes."""
-    if v["target"] != "key" or v["adversaries"] > 0 or v["nodes"] > EXACT_NODES:
-        raise UsageError(
-            "simulation-parameters", f"engine exact looks for keys (target=key), without adversaries, among at most {EXACT_NODES} nodes"
+    wrong = [
+        text
+        for is_wrong, text in (
+            (v["target"] != "key", "engine exact looks for keys: add --target key"),
+            (v["adversaries"] > 0, "engine exact has no adversaries: those are the vectorised engine's, or scenario overlay's faults"),
+            (v["churn"] != "none", "engine exact has no churn among its contacts; say --dead instead, or see scenario overlay"),
+            (v["nodes"] > EXACT_NODES, f"engine exact takes at most {EXACT_NODES} nodes, got {v['nodes']}"),
         )
+        if is_wrong
+    ]
+    if wrong:
+        raise UsageError("simulation-parameters", "\n".join(wrong), errors=wrong)
     rto_s = v["timeout-s"]
     shipped = Parameters(
         k=v["k"], alpha=v["alpha"], resiliency=v["resiliency"], paths=v["disjoint"], first_rto_s=rto_s, min_rto_s=rto_s, max_rto_s=rto_s

@@ -35,10 +35,18 @@ MARKET_PARAMETERS = (
 def run_market(values: Values, seed: int, progress: Progress) -> Outcome:
     """All rounds of one market, or all hours of an exact one."""
     v = values
-    if v["engine"] == "exact" or (v["engine"] == "auto" and v["hours"] > 0):
+    is_exact = v["engine"] == "exact" or (v["engine"] == "auto" and v["hours"] > 0)
+    unused = "vector" if is_exact else "exact"
+    advice = "say --hours 24, or leave it out" if v["engine"] == "auto" and not is_exact else "leave it out"
+    wrong = [
+        f"{p.name} is for engine {unused} alone: {advice}"
+        for p in MARKET_PARAMETERS
+        if p.name != "engine" and p.text.startswith(f"{unused}:") and v[p.name] != p.default
+    ]
+    if wrong:
+        raise UsageError("simulation-parameters", "\n".join(wrong), errors=wrong)
+    if is_exact:
         return run_exact({**v, "hours": v["hours"] or DEFAULT_HOURS}, seed, progress)
-    if v["hours"] > 0:
-        raise UsageError("simulation-parameters", "hours belong to the exact engine; the vectorised one counts rounds")
     rules = Rules(
         policy=v["policy"], cheats=v["saboteurs"], rate=v["sabotage-rate"], collusion=v["collusion"], check_rate=v["check-rate"],
         error=v["error"], assumed=v["assumed"], blacklist=v["blacklist"],

@@ -84,7 +84,11 @@ def _dask(address: str) -> Iterator[Mapped]:
         raise UsageError("simulation-no-dask", "Dask is not installed here", hint="pip install 'company-compute[dask]'") from None
     connect: Any = distributed.Client  # untyped
     as_completed: Any = distributed.as_completed
-    with connect(address) as client:
+    try:
+        client = connect(address)
+    except (OSError, ValueError) as error:
+        raise UsageError("simulation-no-dask", f"no Dask scheduler answers at {address}: {error}") from None
+    with client:
         yield lambda tasks: (future.result() for future in as_completed(client.map(run_point, list(tasks), pure=False)))
 
 

@@ -115,6 +115,53 @@ def network() -> Iterator[tuple[str, Plot]]:
     yield "hotkeys", Plot("cost of advertisements", "companies", "bytes/s", companies, load, log_x=True, log_y=True)
 
 
+def lookups() -> Iterator[tuple[str, Plot]]:
+    """What a look-up for a key takes over nodes, k, queries in flight, churn and disjoint paths."""
+    sizes = [100, 1_000, 10_000, 100_000, 1_000_000]
+    base: dict[str, Any] = {"target": "key", "lookups": 3000}
+    latency: dict[str, list[float | None]] = {}
+    messages: dict[str, list[float | None]] = {}
+    for k, alpha in ((8, 3), (20, 3), (20, 8), (20, 20)):
+        found = [metrics("dht", nodes=n, k=k, alpha=alpha, **base) for n in sizes]
+        latency[f"k = {k}, α = {alpha}"] = [f["latency_s"]["p50"] for f in found]
+        messages[f"k = {k}, α = {alpha}"] = [f["messages_per_lookup"] for f in found]
+    yield "latency-nodes", Plot("median look-up for a key", "nodes", "seconds", sizes, latency, log_x=True)
+    yield "messages-nodes", Plot("requests of a look-up for a key", "nodes", "requests", sizes, messages, log_x=True)
+    ages = [300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0]
+    churn: dict[str, list[float | None]] = {}
+    recall: dict[str, list[float | None]] = {}
+    for preset in ("exponential-1h", "weibull-kad", "weibull-debian", "lognormal-ipfs"):
+        found = [metrics("dht", churn=preset, refresh_s=age, alpha=8, **base) for age in ages]
+        churn[preset] = [f["latency_s"]["p50"] for f in found]
+        recall[preset] = [f["recall"] for f in found]
+    x = "contacts were seen alive so long ago at most, s"
+    yield "latency-churn", Plot("median look-up for a key under churn, 10,000 nodes", x, "seconds", ages, churn, log_x=True)
+    yield "recall-churn", Plot("found of the 20 nearest under churn", x, "share", ages, recall, log_x=True)
+    paths = [1, 2, 4, 8]
+    asked = {
+        f"{m:.0%} adversaries": [
+            metrics("dht", k=16, lookups=2000, adversaries=m, disjoint=d)["messages_per_lookup_disjoint"] for d in paths
+        ]
+        for m in (0.05, 0.2, 0.5)
+    }
+    lengths: list[float | None] = [metrics("dht", k=16, lookups=2000, adversaries=0.2, disjoint=d)["path_length"] for d in paths]
+    yield "paths", Plot("what disjoint paths cost", "paths", "requests, hops", paths, {**asked, "hops of a path": lengths})
+
+
+def strangers() -> Iterator[tuple[str, Plot]]:
+    """One job of strangers under what ships: check slots; cheats that agree or not (`tools.collusion` has the grid)."""
+    slots = [1, 2, 4, 8, 16]
+    base: dict[str, Any] = {"fragments": 6000, "saboteurs": 0.1, "validate_every": 0}
+    curves = {
+        f"{n} companies of two slots": [mean("strangers", "slowdown", 3, companies=n, check_slots=c, **base) for c in slots]
+        for n in (5, 10, 20, 40)
+    }
+    yield (
+        "check-slots",
+        Plot("a job abroad, a tenth of the answers checked", "check slots at home", "time / time of all slots", slots, curves, log_x=True),
+    )
+
+
 def market() -> Iterator[tuple[str, Plot]]:
     """Error and cost of the policies; free riders."""
     bad = [0.05, 0.1, 0.2, 0.35]
@@ -140,7 +187,7 @@ def main() -> int:
     """Draw everything."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "findings"
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {part.__name__: part for part in (network, company, slow, market, failure)}
+    parts = {part.__name__: part for part in (network, lookups, company, slow, market, strangers, failure)}
     for part in [parts[name] for name in sys.argv[2:]] or parts.values():
         for name, plot in part():
             (folder / f"{name}.svg").write_text(draw(plot), "utf-8")

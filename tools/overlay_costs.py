@@ -1,4 +1,6 @@
-"""What an overlay of a million companies costs each: ``python -m tools.overlay_costs [FOLDER [MEASURED]]`` (a quarter of an hour of CPU).
+"""What an overlay of a million companies costs each: ``python -m tools.overlay_costs [FOLDER [MEASURED]]``.
+
+Twenty minutes of CPU; what lies in MEASURED, a file per overlay and seed, is not measured again.
 
 Measured with shipped machines in overlays of some hundred companies, and with the vectorised engine up to a million nodes; what stands in
 the page for a million is either measured there (vectorised) or a straight line over log10 n through the overlays, and says which.
@@ -40,7 +42,7 @@ from simulator.svg import draw
 from tools.overlay_page import MILLION, NETWORKS, Measured, Units, line, mean, page
 
 ROOT = Path(__file__).resolve().parent.parent
-OVERLAYS: Final = {20: 4, 40: 4, 80: 2}  # companies: seeds
+OVERLAYS: Final = {20: 4, 40: 4, 80: 4}  # companies: seeds
 CAUSES: Final[dict[str | int, str]] = {  # of what is sent: by method of the DHT, and by code of a contract's messages
     "find node": "DHT: tables, and places to store at", "ping": "DHT: tables, and places to store at", "store": "DHT: advertisements",
     "find value": "DHT: looking for lenders", 1: "contracts: agreeing", 2: "contracts: agreeing",

@@ -155,5 +155,16 @@ def test_a_scenario_file_is_run_by_its_scenario_and_the_command_line_comes_first
     assert found["parameters"]["companies"] == 5 and found["parameters"]["lost-records"] == 2
     assert main(["run", "dht", str(DOCS / "overlay.toml")]) == 2
     assert "overlay.toml" in capsys.readouterr().err
-    assert main(["run", "market", "--engine", "vector", "--hours", "1"]) == 2
-    assert "hours belong to the exact engine" in capsys.readouterr().err
+
+
+def test_what_the_chosen_engine_would_not_look_at_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, mistakes in (
+        (["market", "--engine", "vector", "--hours", "1"], ["hours is for engine exact alone: leave it out"]),
+        (["market", "--free-riders", "0.2", "--workers", "3"], ["free-riders is for engine exact alone: say --hours 24", "workers is for"]),
+        (["market", "--hours", "1", "--collusion", "0.5", "--policy", "m2"], ["collusion is for engine vector alone", "policy is for"]),
+        (["market", "--engine", "exact", "--rounds", "3"], ["rounds is for engine vector alone"]),
+        (["dht", "--engine", "exact", "--churn", "weibull-kad"], ["add --target key", "has no churn"]),
+    ):
+        assert main(["run", *words]) == 2
+        said = capsys.readouterr().err
+        assert all(mistake in said for mistake in mistakes), said
