@@ -35,6 +35,7 @@ from company.machine_use import Cpu, Load, Machine
 from company.own_use import OwnUse, Process, tree_of
 from p2p.contracts.table import LIVE, State
 from p2p.contracts.terms import Cause, Role
+from p2p.reputation.favours import Favours, Supply
 from tests.unit.test_chief_contracts import ASKER, HERE, Side, two, until
 from tests.unit.test_lending import FACTS
 
@@ -216,7 +217,7 @@ def test_a_worker_that_speaks_rest_is_no_slot_to_lend() -> None:
         views.WorkerView(id=name, name=name, state="idle", slots=2, cores=2, python="3.11.2", isolation="bubblewrap", transport=name)
         for name in ("rpc", "rest")
     )  # fmt: skip
-    ground = cast(Any, SimpleNamespace(promised=lambda: 0, endpoints=lambda: (), relays=()))
+    ground = cast(Any, SimpleNamespace(promised=lambda: 0, supply=Supply, endpoints=lambda: (), relays=()))
     found = facts_of(ground, [rpc, rest], "bubblewrap", 1)
     assert (found.slots, found.idle, found.machines) == (2, 2, 1)
     assert standing(Policy(max_slots=8), facts_of(ground, [rest], "bubblewrap", 1)).code == "lending-no-slots"
@@ -228,7 +229,8 @@ def service_of(lender: Side, standing: Standing, policy: Policy) -> ContractServ
 
     return ContractService(
         driver=lender.driver, links=cast(Any, None), living=cast(Any, None), desk=lender.desk, lending=lending, on_change=lambda id_: None,
-        trust=cast(Any, SimpleNamespace(asker=lambda key: ASKER)), seeker=cast(Any, None),
+        trust=cast(Any, SimpleNamespace(asker=lambda key: ASKER, favours=lambda companies: Favours())), seeker=cast(Any, None),
+        supplying=cast(Any, None),
     )  # fmt: skip
 
 
