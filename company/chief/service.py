@@ -110,7 +110,7 @@ class ChiefService:
             python=platform.python_version(), jobs=self.desk.counts(), workers=self.fleet.counts(), slots=slots.total,
             slots_busy=len({lease.slot for lease in leases}), disk_free_bytes=shutil.disk_usage(self.home.root).free,
             isolation=self.sandbox.rung, quota_bytes=self.library.quota.limit_bytes, kept_bytes=self.library.quota.largest(),
-            needs_you=needs_you(self.fleet, self.desk, self.home, self.contracts),
+            needs_you=needs_you(self.fleet, self.desk, self.home, self.contracts, self.network),
         )  # fmt: skip
 
     # ---- who asks ---------------------------------------------------------------------------------------------------------

@@ -18,11 +18,9 @@ from company import messages as m
 from company.sandbox import Sandbox
 from company.ticket import Ticket, open_ticket_untrusted
 from company.worker.guest import GuestRun
-from p2p.base.clock import UnixTime
 from p2p.base.errors import MalformedMessage
 from p2p.base.keys import Identity
 from p2p.base.schema import Message
-from p2p.net.clock import read_unix
 
 log = logging.getLogger(__name__)
 MAX_CONTRACTS = 32
@@ -34,7 +32,7 @@ class Guests:
 
     def __init__(
         self, *, identity: Identity, chief_key: bytes, slots: int, sandbox: Sandbox, scratch: Path, machine: Callable[[], m.Machine],
-        tell: Callable[[Message], None], nursery: trio.Nursery, rng: Random, unix_time: Callable[[], UnixTime] = read_unix,
+        tell: Callable[[Message], None], nursery: trio.Nursery, rng: Random,
     ) -> None:  # fmt: skip
         self._identity = identity
         self._chief_key = chief_key
@@ -45,7 +43,6 @@ class Guests:
         self._tell = tell
         self._nursery = nursery
         self._rng = rng
-        self._unix_time = unix_time
         self.runs: dict[bytes, GuestRun] = {}
         self.last: dict[tuple[bytes, int, int], m.Seconded] = {}  # of guests that are over, by contract, serial and run
         self._is_up = True
@@ -71,7 +68,7 @@ class Guests:
 
     def _second(self, order: m.Second) -> None:
         try:
-            ticket = open_ticket_untrusted(self._chief_key, order.network, order.ticket, order.signature, self._unix_time())
+            ticket = open_ticket_untrusted(self._chief_key, order.network, order.ticket, order.signature)
         except MalformedMessage as error:
             log.warning("a ticket of the own chief is refused: %s", error.text)
             return

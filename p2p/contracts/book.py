@@ -105,11 +105,13 @@ class Book:
         self._known: dict[bytes, UnixTime] = {}  # nonce of a finished or forgotten offer, until when it must be remembered
 
     def restore(
-        self, key: Key, role: Role, records: Iterable[bytes], now: Monotonic, wall: UnixTime, *, alive: UnixTime | None = None
-    ) -> tuple[BookEffect, ...]:
-        """Take one contract's journal back in after a restart; returns what it says at once. alive: see `ContractMachine.restore`."""
+        self, key: Key, role: Role, records: Iterable[bytes], now: Monotonic, wall: UnixTime, *, alive: UnixTime | None = None,
+        since_alive_s: float | None = None,
+    ) -> tuple[BookEffect, ...]:  # fmt: skip
+        """Take one contract's journal back in after a restart; returns what it says at once. The rest: `ContractMachine.restore`."""
         machine = ContractMachine.restore(
-            role, self.signer, key.peer, key.nonce, records, now, wall, settle_window_s=self._settle_window_s, alive=alive
+            role, self.signer, key.peer, key.nonce, records, now, wall, settle_window_s=self._settle_window_s, alive=alive,
+            since_alive_s=since_alive_s,
         )  # fmt: skip
         self._add(key, machine)
         if role is LENDER and machine.state in HOLDING:
@@ -206,7 +208,7 @@ class Book:
         except MalformedMessage as error:
             return (TurnedAway(event.peer, error.code, error.text),)
         if isinstance(offer, m.Offer) and offer.expires + SKEW_S < event.wall:
-            return (TurnedAway(event.peer, "offer-too-old", "this offer was made for an earlier time"),)
+            return (TurnedAway(event.peer, "offer-too-old", "this offer was made for an earlier time, or one of two clocks is wrong"),)
         effects = machine.handle(e.Received(event.wire, event.wall), now)
         if machine.state is State.DRAFT:  # refused: nothing was written, nothing is kept
             refused = next((f.text for f in effects if isinstance(f, e.Refused)), "it is no offer")

@@ -67,9 +67,13 @@ class ContractMachine:
     @classmethod
     def restore(
         cls, role: Role, signer: Signer, peer: bytes, nonce: bytes, records: Iterable[bytes], now: Monotonic, wall: UnixTime,
-        *, settle_window_s: float = SETTLE_WINDOW_S, alive: UnixTime | None = None,
+        *, settle_window_s: float = SETTLE_WINDOW_S, alive: UnixTime | None = None, since_alive_s: float | None = None,
     ) -> ContractMachine:  # fmt: skip
-        """Fold a journal. Hand it `Restarted` next. alive: when this side is known to have been there, if later than its last record."""
+        """Fold a journal. Hand it `Restarted` next.
+
+        alive: when this side is known to have been there, if later than its last record. since_alive_s: how long ago that was by a clock
+        that does not leap; without it only the calendar can tell.
+        """
         machine = cls(role, signer, peer, nonce, settle_window_s=settle_window_s)
         last: Record | None = None
         for data in records:
@@ -81,6 +85,8 @@ class ContractMachine:
         machine.done = a.claimed if role is LENDER else a.acked
         machine.checks = a.checks
         if last is not None:
+            if alive is not None and since_alive_s is not None:
+                wall = UnixTime(alive + math.ceil(since_alive_s))  # what the calendar would say if nobody had moved it
             away_s = max(0, wall - last.wall)
             machine.away_s = away_s if alive is None else min(away_s, max(0, wall - alive))
             if a.accept is not None:

@@ -18,6 +18,7 @@ from p2p.base.ids import NODE_ID_BYTES
 from p2p.base.keys import Signer, is_signed_by, node_id
 from p2p.dht import packets as pk
 from p2p.dht.addressing import group_of, is_dialable, limited_as, packed, unpacked
+from p2p.dht.clocks import PeerClocks
 from p2p.dht.directory import Address
 from p2p.dht.limits import Bucket, Buckets, Generations
 from p2p.dht.parameters import DEFAULTS, Parameters
@@ -82,7 +83,7 @@ class DhtCore:
         self.sent: Counter[int] = Counter()
         self.answered: Counter[int] = Counter()
         self.served: Counter[int] = Counter()
-        self.skews: list[float] = []
+        self.clocks = PeerClocks(rng)
         self.seen_as: dict[bytes, bytes] = {}  # group of the peer → our address as it saw it
         self._work = work
         self._work_bits = network_id[-1] if network_id[-1] <= 32 else 0
@@ -136,10 +137,7 @@ class DhtCore:
             self.drops["malformed answer"] += 1
             return
         skew = reply.unix - self.unix(now)
-        if len(self.skews) < 64:
-            self.skews.append(skew)
-        else:
-            self.skews[self.rng.randrange(64)] = skew
+        self.clocks.answered(skew)
         if abs(skew) > self.p.window_s:
             self.drops["clock"] += 1
             return
@@ -209,6 +207,7 @@ class DhtCore:
             self.drops["too many from one key"] += 1
         elif abs(request.unix - self.unix(now)) > self.p.window_s:
             self.drops["clock"] += 1
+            self.clocks.refused(public, request.unix - self.unix(now), now)
         elif request.to and request.to != self.node_id:
             self.drops["meant for another"] += 1
         elif self._work_bits and not pk.shows_work(public, request.work, self._work_bits):

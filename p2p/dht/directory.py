@@ -62,7 +62,7 @@ class DirectoryStatus:
     drops: Mapping[str, int] = field(default_factory=dict)  # datagrams thrown away, by reason
     records_held: int = 0
     published: tuple[str, ...] = ()  # capabilities that we advertise now
-    skew_s: float | None = None  # median of peers' clocks minus ours; None until some were heard
+    skew_s: float | None = None  # median of peers' clocks minus ours; of those that are refused for their date where nobody answers
     equivocations: int = 0
 
 

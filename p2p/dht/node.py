@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import statistics
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
@@ -262,7 +261,7 @@ class DhtNode:
             drops=dict(core.drops),
             records_held=core.store.count,
             published=self._agent.published,
-            skew_s=statistics.median(core.skews) if core.skews else None,
+            skew_s=core.clocks.median(now, is_alone=not peers),
             equivocations=len(core.store.equivocations),
         )
 

@@ -206,7 +206,7 @@ def signed_ticket(data: bytes) -> object:
         body, signature = seal(ME, TICKET_TYPE, NET, msgpack.unpackb(data))
     except (TypeError, ValueError, UsageError, msgpack.UnpackException):
         return None  # not even a chief can sign this
-    return open_ticket_untrusted(ME.public, NET, body, signature, UnixTime(1000))
+    return open_ticket_untrusted(ME.public, NET, body, signature)
 
 
 def wheels(data: bytes) -> object:
@@ -335,7 +335,7 @@ CASES = (
     Case("p2p/dht/advertisement.py:listing_of_untrusted", listing, (ADVERTISEMENT,)),
     Case(
         "company/ticket.py:open_ticket_untrusted",
-        lambda d: open_ticket_untrusted(ME.public, NET, d[:-64], d[-64:], UnixTime(1000)),
+        lambda d: open_ticket_untrusted(ME.public, NET, d[:-64], d[-64:]),
         (TICKET_SIGNED[0] + TICKET_SIGNED[1],),
     ),
     Case("company/ticket.py:open_ticket_untrusted", signed_ticket, (msgpack.packb(TICKET.as_array()),)),

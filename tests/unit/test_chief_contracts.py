@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from dataclasses import replace as change
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -197,19 +198,26 @@ async def test_what_counts_as_away_is_the_time_in_which_this_side_was_not_there(
         await borrower.desk.request(cv.ContractRequest(company="lender"))
         await until(lambda: State.ACTIVE in lender.changed and State.ACTIVE in borrower.changed)
         with trio.fail_after(20):  # it is written down while a contract lives
-            while await lender.store.read(lambda conn: meta.get(conn, ALIVE_ROW)) != b"1790000000":  # noqa: ASYNC110 - a row, not an event
+            while (said := await lender.store.read(lambda conn: meta.get(conn, ALIVE_ROW))) is None:  # noqa: ASYNC110 - a row, not an event
                 await trio.sleep(0.005)
+        assert said.startswith(b"1790000000 ")
         await lender.driver.wait_durable()
         lender.peers, (contract,) = {}, lender.driver.book.contracts.values()
         lender.writing.is_stuck = True  # nothing of this one is written any more
         assert contract.a.terms is not None
-        now = 1_790_000_000 + contract.a.terms.lease_s + 5
-        for alive, state in ((now - 3, State.ACTIVE), (now - 100, State.REVOKING)):
-            await lender.store.write(lambda conn, alive=alive: meta.put(conn, ALIVE_ROW, str(alive).encode()))
+        now, lease_s = 1_790_000_000 + contract.a.terms.lease_s + 5, contract.a.terms.lease_s
+        for alive, wall, state in (
+            (f"{now - 3}", now, State.ACTIVE), (f"{now - 100}", now, State.REVOKING),  # a machine that does not tell how long it is up
+            (f"{now - 3} other 90.0", now, State.ACTIVE), (f"{now - 100} other 90.0", now, State.REVOKING),  # it was started again
+            (f"{now - 3} this 97.0", now + 7500, State.ACTIVE), (f"{now - 3} this 97.0", now - 7500, State.ACTIVE),  # a leap meanwhile
+            (f"{now - 3} this {100 - lease_s}.0", now - 3, State.REVOKING),  # away for a lease, and the calendar was put back
+        ):  # fmt: skip
+            await lender.store.write(lambda conn, alive=alive: meta.put(conn, ALIVE_ROW, alive.encode()))
             again = side(LENDER, lender.store, capacity=1)
-            again.driver.wall, again.writing.is_stuck = lambda: UnixTime(now), True  # what it would write is not of interest
+            again.driver.wall, again.writing.is_stuck = partial(UnixTime, wall), True  # what it would write is not of interest
+            again.driver.uptime = lambda: ("this", 100.0)
             await again.driver.load()
-            assert [c.state for c in again.driver.book.contracts.values()] == [state]
+            assert [c.state for c in again.driver.book.contracts.values()] == [state], alive
 
 
 async def test_what_was_counted_for_a_contract_goes_when_the_contract_does(tmp_path: Path) -> None:

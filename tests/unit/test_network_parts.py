@@ -107,8 +107,12 @@ async def test_who_knows_private_addresses_only_and_may_not_dial_them_is_told_wh
     known = Known(A.public)
     known.heard(Contact(key=B.public, endpoints=(("192.168.1.9", 8468), ("fd00::9", 8468))), "contact", 0.0)
     ground = SimpleNamespace(
-        known=known, allow_private=False, report=Report(), relays=(), directory=SimpleNamespace(status=lambda: SimpleNamespace(peers=()))
-    )
+        known=known,
+        allow_private=False,
+        report=Report(),
+        relays=(),
+        directory=SimpleNamespace(status=lambda: SimpleNamespace(peers=(), skew_s=None)),
+    )  # fmt: skip
     reason = state_reason(cast(Any, ground))
     assert reason is not None and reason.code == "only-private" and reason.actions[0]["cli"] == "company start --allow-private"
     with pytest.raises(Unavailable) as refused:

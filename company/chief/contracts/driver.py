@@ -36,6 +36,7 @@ from p2p.contracts.signing import GOT, Signed, split_wire_untrusted, trusted
 from p2p.contracts.table import LIVE, State
 from p2p.contracts.terms import Cause, Facts, Role
 from p2p.dht.limits import Buckets
+from p2p.net.clock import read_uptime
 
 LOOK_S = 60.0  # finished contracts are forgotten at such times
 LEAST_S = 0.01  # between two looks at deadlines
@@ -83,6 +84,7 @@ class BookDriver:
     writing: Writing
     send: Callable[[bytes, Message], None]
     wall: Callable[[], UnixTime]
+    uptime: Callable[[], tuple[str, float]] = read_uptime
     may_knock: Callable[[bytes], tuple[str, str] | None] = lambda peer: None  # why a first offer of this company is not looked at
     listener: Listener | None = None
     told: dict[b.Key, Told] = field(default_factory=dict)
@@ -100,15 +102,14 @@ class BookDriver:
         self.book.chain = Chain(self.book.signer, chain)
         for nonce, until in (await self.store.read(lambda conn: rows.nonces_since(conn, self.wall()))).items():
             self.book.remember(nonce, UnixTime(until))
-        said = await self.store.read(lambda conn: meta.get(conn, ALIVE_ROW))
-        alive = UnixTime(int(said)) if said is not None else None
+        alive, since_s = was_alive(await self.store.read(lambda conn: meta.get(conn, ALIVE_ROW)), self.uptime())
         for row in await self.store.read(rows.load_open):
             key = b.Key(row.peer, row.nonce)
             records = await self.store.read(partial(rows.journal, peer=row.peer, nonce=row.nonce))
             if not records:
                 continue
             self._open[key] = row
-            effects = self.book.restore(key, Role(row.role), records, self.now(), self.wall(), alive=alive)
+            effects = self.book.restore(key, Role(row.role), records, self.now(), self.wall(), alive=alive, since_alive_s=since_s)
             machine = self.book.contracts[key]
             self.told[key] = Told(machine.state, _cause_of(machine.a))
             self._perform(effects)
@@ -135,7 +136,7 @@ class BookDriver:
             return False
         if trio.current_time() >= self._alive_at + ALIVE_S:
             self._alive_at = trio.current_time()
-            said = str(self.wall()).encode()
+            said = "{} {} {:.3f}".format(self.wall(), *self.uptime()).encode()
             self.writing.add(ops=[lambda conn: meta.put(conn, ALIVE_ROW, said)])
         return True
 
@@ -347,6 +348,15 @@ class BookDriver:
     def machine(self, key: b.Key) -> ContractMachine | None:
         """The machine of one contract, while it is in memory."""
         return self.book.contracts.get(key)
+
+
+def was_alive(said: bytes | None, uptime: tuple[str, float]) -> tuple[UnixTime | None, float | None]:
+    """When a note was written, by the calendar, and how long ago, where the machine has not been started again since."""
+    words = said.decode().split(" ") if said is not None else []
+    if not words:
+        return None, None
+    is_same = len(words) == 3 and words[1] != "" and words[1] == uptime[0]
+    return UnixTime(int(words[0])), max(0.0, uptime[1] - float(words[2])) if is_same else None
 
 
 def _cause_of(a: Agreement) -> Cause:

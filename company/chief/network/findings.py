@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from company import network_views as nv
+from company.chief.network.words import SKEW_FAIL_S
 
-SKEW_WARN_S, SKEW_FAIL_S = 60.0, 600.0  # past ten minutes other nodes throw our packets away
+SKEW_WARN_S = 60.0
 
 
 def network_findings(view: nv.NetworkView) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from company import network_views as nv
 from company.chief.network.contact import names_only_private
 from company.chief.network.ground import Ground
+from company.config import format_duration
 from company.views import ReasonView
 from p2p.dht.reachability import Port, State
 from p2p.net.addresses import join_address, split_address
@@ -19,6 +20,7 @@ CLOSED = {
     "rpc": "Other companies reach this one through a relay, more slowly.",
     "http": "Nobody but this machine uses the page; nothing else needs it.",
 }
+SKEW_FAIL_S = 600.0  # past ten minutes other nodes throw our packets away
 KINDS = {"udp": "udp", "rpc": "tcp", "http": "tcp"}
 
 
@@ -53,9 +55,18 @@ def state_of(ground: Ground) -> State:
     return "unknown" if state == "offline" and ground.directory.status().peers else state
 
 
+def skew_text(skew_s: float) -> str:
+    """How far other companies' clocks are from this machine's."""
+    return f"{format_duration(abs(skew_s))} {'ahead of' if skew_s > 0 else 'behind'} this machine's"
+
+
 def state_reason(ground: Ground) -> ReasonView | None:
     """The state of the chief in the network, in a sentence, with what can be done; nil where all is well."""
-    state = state_of(ground)
+    state, directory = state_of(ground), ground.directory.status()
+    if directory.skew_s is not None and abs(directory.skew_s) > SKEW_FAIL_S and not directory.peers:
+        text = f"No other company answers: their clocks are {skew_text(directory.skew_s)}, and packets of another time are thrown away."
+        actions = [{"label": "set this machine's clock, if it is the one that is wrong", "cli": "timedatectl set-ntp true"}]
+        return ReasonView(code="clock-differs", text=text, facts={"skew_s": round(directory.skew_s)}, actions=actions)
     if state == "public":
         return None
     known = [company.contact for company in ground.known if company.contact.endpoints]

@@ -77,7 +77,7 @@ class Borrowing:
             raise PeerError("slots-exceeded", f"{MAX_GUESTS} guests are here already.")
         found = admit(
             message, machine, key, own=self.own, network_id=self.network_id, contracts=self.contracts,
-            here=list(self.guests.values()), now=read_unix(), is_trusted=self.is_trusted(message.lender),
+            here=list(self.guests.values()), is_trusted=self.is_trusted(message.lender),
         )  # fmt: skip
         origin = found.spec.origin
         if origin not in self.checking.passed:

@@ -9,7 +9,6 @@ from company.chief.contracts.port import Contracts, ContractView
 from company.chief.secondment.naming import guest_id
 from company.chief.specs import Guest, WorkerSpec
 from company.ticket import Ticket, open_ticket_untrusted
-from p2p.base.clock import UnixTime
 from p2p.base.errors import PeerError
 from p2p.base.keys import company_id_text
 from p2p.base.record import record
@@ -36,10 +35,10 @@ class Admitted:
 
 def admit(
     message: m.Guest, machine: m.Machine, key: bytes, *, own: bytes, network_id: bytes, contracts: Contracts,
-    here: Iterable[Admitted], now: UnixTime, is_trusted: bool,
+    here: Iterable[Admitted], is_trusted: bool,
 ) -> Admitted:  # fmt: skip
     """Judge a ticket. ``here``: the guests that are here. Raises `PeerError`, also as `MalformedMessage`."""
-    ticket = open_ticket_untrusted(message.lender, network_id, message.ticket, message.signature, now)
+    ticket = open_ticket_untrusted(message.lender, network_id, message.ticket, message.signature)
     if ticket.worker != key or ticket.borrower != own:
         raise PeerError("ticket-refused", "This ticket is for another worker or for another company.")
     view = contracts.contract(ticket.contract)

@@ -150,7 +150,7 @@ class Lending:
         tally = self.tallies[contract] = Tally.unpack(counted) if counted is not None else Tally()
         if tally.runs:  # on disk, but perhaps never stated
             tell_facts(self.contracts, contract, tally.facts)
-        for entry in unpack_sent(out or b"", self.identity.public, self.network_id, read_unix(), trio.current_time()):
+        for entry in unpack_sent(out or b"", self.identity.public, self.network_id, trio.current_time()):
             self.sent[contract, entry.worker] = entry
             if (session := self.sessions.open.get(entry.worker)) is not None:
                 self.worker_here(session)

@@ -10,7 +10,6 @@ import msgpack
 
 from company.chief.contracts.port import LENT, LENT_OUT
 from company.ticket import Ticket, open_ticket_untrusted
-from p2p.base.clock import UnixTime
 from p2p.base.errors import MalformedMessage
 from p2p.contracts.terms import NOTHING, Facts
 
@@ -64,12 +63,12 @@ def pack_sent(entries: Iterable[Sent]) -> bytes:
     return packed
 
 
-def unpack_sent(data: bytes, lender: bytes, network_id: bytes, wall: UnixTime, now: float) -> list[Sent]:
-    """Out of this chief's own database; tickets whose time is over are left out."""
+def unpack_sent(data: bytes, lender: bytes, network_id: bytes, now: float) -> list[Sent]:
+    """Out of this chief's own database."""
     found = []
     for worker, body, signature in msgpack.unpackb(data) if data else ():
         try:
-            ticket = open_ticket_untrusted(lender, network_id, body, signature, wall)
+            ticket = open_ticket_untrusted(lender, network_id, body, signature)
         except MalformedMessage:
             continue
         found.append(Sent(ticket, body, signature, worker, "awaited", away_at=now))
