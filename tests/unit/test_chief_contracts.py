@@ -437,7 +437,7 @@ def test_an_offer_that_is_found_after_a_start_waits_until_workers_may_be_back() 
         service = object.__new__(ContractService)
         service.driver = SimpleNamespace(book=SimpleNamespace(contracts={key: machine}), wall=lambda: 0)  # type: ignore[assignment]
         service.lending = lambda standing=standing: (Policy(max_slots=1, auto_accept="any"), standing, HERE)  # type: ignore[misc]
-        service.on_change, service._put_off = lambda _: None, set()
+        service.on_change, service._put_off, service._moment = lambda _: None, set(), None
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(ContractService, "asker", lambda self, key: ASKER)
             patched.setattr(ContractService, "_quietly", lambda self, key, event: orders.append(event))

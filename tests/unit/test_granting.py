@@ -218,6 +218,9 @@ async def test_newcomers_keep_their_tenth_and_what_does_not_come_back_in_time_is
     ones = [market.ask(f"new{n}", 2) for n in range(10)]
     assert sum(market.held().values()) == 20
     assert market.granting.could_take(market.signers["new0"].public, 20) == 0
+    owed = Signer(Identity(b"a".ljust(32, b"-")), NET).public
+    market.names[owed] = "a"
+    assert market.granting.could_take(owed, 20) == 18
     second = market.ask("a", 20)
     assert [market.state(key) for key in ones] == [State.ACTIVE] + [State.REVOKING] * 9  # the oldest stays
     third = market.ask("a", 20)  # no more is to be had

@@ -17,7 +17,7 @@ from p2p.reputation.favours import LEAST_OFFERED, Favours, Supply, favour_value
 from p2p.reputation.graph import NEWCOMER_FLOOR_CORE_MS, limit_of, newcomer_slots, order
 from p2p.reputation.owed import Step, explained, recomputed, steps_of
 from p2p.reputation.score import HALF_LIFE_S, Observation, beta_cdf, beta_quantile, score
-from p2p.reputation.supply import Control
+from p2p.reputation.supply import MAX_PERIODS, Control
 from p2p.reputation.trust import explain, opinion, ranking, recompute
 
 NET = b"n" * 16
@@ -322,6 +322,13 @@ def test_favours_follow_the_order_of_my_own_receipts_whatever_the_other_side_say
     assert said["owed_core_ms"] == recomputed(said) == 1.5 * HOUR
     said["steps"][1]["core_ms"] += HOUR
     assert recomputed(said) == 2.5 * HOUR  # it does depend on them
+
+
+def test_three_days_of_hours_are_kept_and_no_more() -> None:
+    control = Control(ME.public)
+    for hour in range(MAX_PERIODS + 50):
+        control.asked(UnixTime(NOW + 3600 * hour))
+    assert len(control.periods) == MAX_PERIODS and max(control.periods) == NOW // 3600 + MAX_PERIODS + 49
 
 
 def test_what_is_offered_moves_with_each_settlement_and_says_why() -> None:

@@ -207,6 +207,7 @@ async def test_reputation_is_a_table_first_then_why_and_a_picture(browser: Brows
     assert (
         "Why this score" in text and "bad result" in text and "It computed for you" in text and 'href="/contracts/abababababababab"' in text
     )
+    assert "Favours owed to it" in text and "it computed for you 7.0 core-seconds" in text
     csrf = await browser.csrf(f"/reputation/{NEAR}")
     assert (await browser.post(f"/reputation/{NEAR}/ask", {"csrf": csrf})).headers["Location"] == f"/reputation/{NEAR}"
     assert contracts.done[-1][0] == "ask"

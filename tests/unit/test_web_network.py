@@ -65,6 +65,8 @@ async def test_lending_is_previewed_begun_and_stopped(browser: Browser, network:
     assert (changed.auto_accept, changed.max_load) == ("any", 0.3)
     page = await browser.get("/network")
     assert 'value="any" selected' in page.text and "What a guest can never reach" in page.text
+    network.lent.supply_why = "70% of what may be lent is offered, because favours were not returned"
+    assert "70% of what may be lent is offered, because favours were not returned." in (await browser.get("/network")).text
     await browser.post("/network/lend/stop", {"csrf": csrf, "now": "1"})
     assert network.done[-1] == "stop now"
     await browser.post("/network/lend/stop", {"csrf": csrf})

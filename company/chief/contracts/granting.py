@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Never
 
@@ -46,6 +47,7 @@ class Granting:
     favours: Callable[[Iterable[bytes]], Favours]
     order: Callable[[b.Key, e.Event], None]  # where it cannot be carried out, the offer stays for a person
     refuses: Callable[[], bool]  # whether what finds no slot is refused without a person
+    moment: Callable[[], AbstractContextManager[None]] = nullcontext  # what is asked above is found once for everything within
     _waiting: dict[b.Key, float] = field(default_factory=dict)  # since when
     _room: dict[b.Key, float] = field(default_factory=dict)  # those for which slots go back, until when they must be here
     _taking: set[b.Key] = field(default_factory=set)  # contracts that end for it
@@ -90,9 +92,10 @@ class Granting:
     # ---- deciding --------------------------------------------------------------------------------------------------------------
     def _look(self) -> None:
         now, self._due = trio.current_time(), math.inf
-        asks = self._asks()
-        if asks and not self._gathers(asks, now):
-            self._decide(asks, now)
+        with self.moment():
+            asks = self._asks()
+            if asks and not self._gathers(asks, now):
+                self._decide(asks, now)
         self._due = min([self._due, *(self._room[key] for key in self._room if key in self._waiting)])
         if self._due < math.inf:
             self._wake.set()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Never
 
@@ -51,12 +52,14 @@ class ContractService:
     supplying: Supplying
     _moved: trio.Event = field(default_factory=trio.Event)
     _began: float = field(default_factory=trio.current_time)
+    _moment: tuple[Policy | None, Standing, LendingFacts] | None = None  # what lending was found to be, while one decision is made
     _put_off: set[b.Key] = field(default_factory=set)  # offers that came, or were found, while workers were still coming back
 
     def __post_init__(self) -> None:
         self.granting = Granting(
             driver=self.driver, verdict_of=self._alone, most_of=lambda key: self._alone(key, self.capacity()), favours=self.trust.favours,
-            order=self._quietly, refuses=lambda: (policy := self.lending()[0]) is None or policy.auto_accept == "any",
+            order=self._quietly, refuses=lambda: (policy := self._lending()[0]) is None or policy.auto_accept == "any",
+            moment=self._one_moment,
         )  # fmt: skip
 
     async def load(self) -> None:
@@ -113,10 +116,23 @@ class ContractService:
         await self.driver.wait_durable()
         await self.links.drain()
 
+    @contextmanager
+    def _one_moment(self) -> Iterator[None]:
+        """Look at workers and policy once for everything that is decided within, which awaits nothing."""
+        before = self._moment
+        self._moment = before or self.lending()
+        try:
+            yield
+        finally:
+            self._moment = before
+
+    def _lending(self) -> tuple[Policy | None, Standing, LendingFacts]:
+        return self._moment or self.lending()
+
     # ---- lending -------------------------------------------------------------------------------------------------------------
     def capacity(self) -> int:
         """Slots that may be promised at this moment, by the lending policy and by what is really here."""
-        policy, standing, facts = self.lending()
+        policy, standing, facts = self._lending()
         return lendable(policy, facts) if policy is not None and standing.code == "lending" else 0
 
     def verdict_of(self, key: b.Key, free: int | None = None) -> rules.Verdict:
@@ -124,7 +140,7 @@ class ContractService:
         machine = self.driver.book.contracts[key]
         if machine.a.terms is None:
             return rules.Verdict(0, "no-terms", "There are no terms.")
-        policy, standing, facts = self.lending()
+        policy, standing, facts = self._lending()
         ledger = self.driver.book.slots
         ledger.capacity = self.capacity()
         terms, free = machine.a.terms, ledger.free + ledger.of(key) if free is None else free
@@ -134,7 +150,7 @@ class ContractService:
 
     def _alone(self, key: b.Key, free: int | None = None) -> rules.Verdict:
         """The same for a signature without a person."""
-        verdict, policy, terms = self.verdict_of(key, free), self.lending()[0], self.driver.book.contracts[key].a.terms
+        verdict, policy, terms = self.verdict_of(key, free), self._lending()[0], self.driver.book.contracts[key].a.terms
         if verdict.fits and (policy is None or terms is None or not rules.may_sign_alone(policy, self.asker(key), terms)):
             return rules.Verdict(0, "credit-spent", "It waits for a person.")
         return verdict
@@ -216,22 +232,24 @@ class ContractService:
 
     def _answer(self, keys: Iterable[b.Key]) -> None:
         """Offers that wait at one moment."""
-        policy, standing, facts = self.lending()
-        alone = []
-        for key in keys if policy is not None else ():
-            a = self.driver.book.contracts[key].a
-            if a.terms is None or policy is None:
-                continue
-            verdict, is_own = self.verdict_of(key), rules.is_own_proposal(a)
-            if verdict.fits and is_own:
-                self._quietly(key, e.Agreeing(verdict.slots, ACTIVATION_S, self.driver.wall(), terms_digest(a.terms_bytes)))
-            elif rules.may_yet_come(verdict, standing, policy, facts.slots, trio.current_time() - self._began):
-                self._put_off.add(key)
-            elif verdict.fits or verdict.code == "no-free-slots":
-                alone += [key] if rules.may_sign_alone(policy, self.asker(key), a.terms) else []
-            elif policy.auto_accept == "any":
-                self._quietly(key, e.Refusing(verdict.code, self.driver.wall(), verdict.text[:80]))
-        self.granting.add(alone)
+        with self._one_moment():
+            self.granting.add([key for key in keys if self._is_alone(key)])
+
+    def _is_alone(self, key: b.Key) -> bool:
+        """Whether an offer is to be signed without a person as soon as there are slots; what else follows for it is done."""
+        a, (policy, standing, facts) = self.driver.book.contracts[key].a, self._lending()
+        if a.terms is None or policy is None:
+            return False
+        verdict, is_own = self.verdict_of(key), rules.is_own_proposal(a)
+        if verdict.fits and is_own:
+            self._quietly(key, e.Agreeing(verdict.slots, ACTIVATION_S, self.driver.wall(), terms_digest(a.terms_bytes)))
+        elif rules.may_yet_come(verdict, standing, policy, facts.slots, trio.current_time() - self._began):
+            self._put_off.add(key)
+        elif verdict.fits or verdict.code == "no-free-slots":
+            return rules.may_sign_alone(policy, self.asker(key), a.terms)
+        elif policy.auto_accept == "any":
+            self._quietly(key, e.Refusing(verdict.code, self.driver.wall(), verdict.text[:80]))
+        return False
 
     def _go_on(self, key: b.Key) -> None:
         """What follows from a state without asking: the borrower has signed these terms, so it commits to an acceptance of them."""
