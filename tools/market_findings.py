@@ -1,6 +1,7 @@
-"""The exact market over several seeds: ``python -m tools.market_findings [FOLDER] [--strict]`` (about three minutes of one core).
+"""The exact market over several seeds: ``python -m tools.market_findings [FOLDER] [--strict|--newcomers]`` (some minutes of one core each).
 
 Draws what each kind of cheat takes beside its bound, over time, and writes a table of means with 95 % intervals (Student's t).
+``--newcomers``: draws how long a newcomer waits for help instead.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ CORE_HOUR_MS: Final = 3_600_000
 ATTACK_SEEDS: Final = 4
 ATTACK_HOURS: Final = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
 SEEDS: Final = 6
+NEWCOMER_LOADS: Final = (0.3, 0.6, 0.9, 1.2, 1.8)
+NEWCOMER_SEEDS: Final = 3
 KINDS: Final = ("free-rider", "over-claimer", "slanderer", "exit-scam", "saboteur", "withholder")
 ROWS: Final = {
     "contracts": "contracts", "crashes": "crashes", "useful_after_hours": "hours until a newcomer is helped, median",
@@ -59,11 +62,27 @@ def attacks() -> Plot:
     return Plot("what a cheat takes of one lender, unvouched for, at worst", "hours", "core-hours", list(ATTACK_HOURS), curves)
 
 
-def market(seed: int, *, strict: bool = False) -> dict[str, Any]:
+def newcomers() -> Plot:
+    """Hours until the median newcomer is helped, over contention."""
+    curves: dict[str, Sequence[float | None]] = {}
+    for name, strict in (("a tenth of each moment's idle slots", False), ("what newcomers hold counts against it", True)):
+        curves[name] = []
+        for load in NEWCOMER_LOADS:
+            found = [market(seed, strict=strict, load=load)["useful_after_hours"] for seed in range(1, NEWCOMER_SEEDS + 1)]
+            known = [float(hours) for hours in found if hours is not None]
+            curves[name] = [*curves[name], round(sum(known) / len(known), 3) if known else None]
+            print(name, load, found, flush=True)
+    return Plot(
+        "a newcomer's way to being helped, median over companies, mean of seeds", "wanted work / time of all machines", "hours",
+        list(NEWCOMER_LOADS), curves,
+    )  # fmt: skip
+
+
+def market(seed: int, *, strict: bool = False, load: float = 0.6) -> dict[str, Any]:
     """A day of sixty companies; ``strict``: what newcomers hold already counts against their tenth."""
     rules = MarketRules(
         companies=60, kinds={"free-rider": 0.25, "saboteur": 0.05}, churn=PRESETS["weibull-kad"], epoch_s=1200, lease_s=3600,
-        validate_every=997, strict_newcomers=strict,
+        validate_every=997, strict_newcomers=strict, load=load,
     )  # fmt: skip
     world = MarketWorld(rules, seed)
     world.run()
@@ -83,9 +102,12 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Run, draw, write."""
-    strict, given = "--strict" in sys.argv, [word for word in sys.argv[1:] if word != "--strict"]
+    strict, given = "--strict" in sys.argv, [word for word in sys.argv[1:] if not word.startswith("--")]
     folder = Path(given[0]) if given else ROOT / "docs" / "findings"
     folder.mkdir(parents=True, exist_ok=True)
+    if "--newcomers" in sys.argv:
+        (folder / "newcomers.svg").write_text(draw(newcomers()), "utf-8")
+        return 0
     if not strict:
         plot = attacks()
         (folder / "attacks.svg").write_text(draw(plot), "utf-8")
