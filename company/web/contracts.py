@@ -63,7 +63,7 @@ class ContractPages:
         template = "contract_live.html" if "live" in query and problem is None else "contract.html"
         return self._pages.show(
             call, template, problem.status if problem is not None else 200, contract=contract, receipts=halves, problem=problem,
-            typed=typed or {}, seen=now, has_changed=query.get("seen", now) != now, terms=dict(contract.text),
+            typed=typed or {}, seen=query.get("seen", now), has_changed=query.get("seen", now) != now, terms=dict(contract.text),
             is_over=contract.section in ("settled", "ended") and contract.receipt != "one half alone",
         )  # fmt: skip
 

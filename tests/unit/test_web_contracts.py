@@ -63,6 +63,8 @@ async def test_the_part_that_renews_itself_never_changes_the_text_but_says_that_
     contracts.changed = True
     text = (await browser.get(again)).text
     assert "It has changed since this page was opened" in text and "<form" not in text and DIGEST not in text
+    later = text.partition('hx-get="')[2].partition('"')[0].replace("&amp;", "&")
+    assert later == again and "It has changed since" in (await browser.get(later)).text, "until its reader has read it, not once"
     contracts.changed = False
     answer = await browser.get(again.replace("offered-", "accepted-"))
     assert answer.headers["HX-Refresh"] == "true", "the same text under other buttons: the page may be loaded again by itself"
