@@ -15,6 +15,7 @@ from p2p.base.errors import Action, Reason
 
 ADD_WORKER = Action("add a worker", "company token create --role worker")
 SEE_WORKERS = Action("see the workers", "company worker list")
+TAKE_BACK = Action("take every slot back within seconds", "company lend stop --now")
 LOOK = Action("see what its machine can do", "company doctor")
 MAX_NAMED = 5  # workers or jobs named in one sentence
 
@@ -127,6 +128,11 @@ class Reasons:
             names = sorted(w.spec.name for w in able)
             text = f"{_named(names)} gave work back because it could not start a sandbox; it is asked again soon."
             return Reason("worker-resting", text, {"workers": len(names)}, (LOOK, ADD_WORKER))
+        if not any(w.own_slots for w in able):
+            lent = sum(w.lent for w in able)
+            what = "The slot that could run it is" if lent == 1 else f"All {lent} slots that could run it are"
+            text = f"{what} lent to other companies, until their contracts end or you take slots back."
+            return Reason("slots-lent", text, {"slots": lent, "workers_able": len(able)}, (TAKE_BACK, ADD_WORKER))
         others = sorted({x.job for x in books.leases if x.job != job.id})
         facts = {"slots": books.slots.total, "workers_able": len(able), "jobs_running": len(others)}
         busy = f"Every slot that could run it is busy with {_named(others) if others else 'other work'}."

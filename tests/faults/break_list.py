@@ -130,7 +130,7 @@ JOBS = (
         (f"{FAILS}::test_a_merge_that_raises_is_run_again_alone_by_retry",),
     ),
     Break(
-        "client disappears", "ended jobs are forgotten at a restart", "company/chief/desk.py", "        self.ended[runtime.row.id] = Ended(runtime.row, done, failed)", "        pass",
+        "client disappears", "ended jobs are forgotten at a restart", "company/chief/desk.py", "        ended = self.ended[job] = Ended(runtime.row, done, failed)", "        ended = Ended(runtime.row, done, failed)",
         (f"{BAD}::test_a_client_that_disappears_leaves_its_job_running",),
     ),
     Break(

@@ -50,8 +50,10 @@ class Contracts(RuleBasedStateMachine):
         self.lies = 0
         self.said: dict[Role, list[Signed]] = {role: [] for role in Role}
         self.arrived: list[Signed] = []
+        self.forks: list[tuple[Party, int, int]] = []  # that came: to whom, in which of its lives, proofs before
         self.next_lie: str | None = None
         self.world.deliver_hook = self.deliver
+        self.world.arrive_hook = self.arrive
         self.world.start()
 
     def deliver(self, party: Party, wire: bytes) -> list[bytes]:
@@ -69,7 +71,16 @@ class Contracts(RuleBasedStateMachine):
             return [wire]
         self.lies += 1
         self.arrived.append(other)
-        return [wire, other.wire] if self.lies % 2 else [other.wire]
+        return [other.wire] if self.lies % 3 == 2 else [wire, other.wire]
+
+    def arrive(self, party: Party, wire: bytes) -> None:
+        """Whoever holds one message and gets another with its number will have a proof, unless it is killed before it is on disk."""
+        code, body, last = split_wire_untrusted(wire)
+        if party.machine is None or code == GOT or not isinstance(last, bytes):
+            return
+        signed = open_signed_untrusted(NET, self.world.other(party).signer.public, code, body, last)
+        if any("two messages with number" in (contradiction(known, signed) or "") for known in party.machine.a.came):
+            self.forks.append((party, party.life, len(party.proofs)))
 
     @rule(for_s=st.sampled_from([0.1, 1.0, 4.0, 16.0]))
     def time_passes(self, for_s: float) -> None:
@@ -115,7 +126,7 @@ class Contracts(RuleBasedStateMachine):
         if found is not None and found.by is role and found.agreed is None:
             self.world.tell(other, e.AgreeingAmendment(self.world.wall(other)))
 
-    @rule(role=st.sampled_from(list(Role)), what=st.sampled_from(sorted(NUMBERS)))
+    @rule(role=st.sampled_from(list(Role)), what=st.sampled_from([*sorted(NUMBERS), *["facts"] * 8]))
     def lie(self, role: Role, what: str) -> None:
         if self.liar in (None, role):
             self.liar, self.next_lie = role, what
@@ -163,6 +174,8 @@ class Contracts(RuleBasedStateMachine):
         world.run_until_over(7000)
         self.honest_sides_lose_at_most_an_epoch()
         self.honest_sides_never_fork_and_proofs_verify()
+        for party, life, before in self.forks:
+            assert party.life != life or len(party.proofs) > before, "a fork came and nobody has a proof of it"
         b, lender = world.borrower.machine, world.lender.machine
         assert b is not None
         assert lender is not None
@@ -178,4 +191,4 @@ class Contracts(RuleBasedStateMachine):
 
 
 TestContracts = Contracts.TestCase
-TestContracts.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestContracts.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)

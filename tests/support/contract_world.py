@@ -80,6 +80,7 @@ class World:
         self.borrower, self.lender = self.parties[Role.BORROWER], self.parties[Role.LENDER]
         self.on_state: Callable[[Party, State], None] = self._behave
         self.deliver_hook: Callable[[Party, bytes], list[bytes]] = lambda _party, wire: [wire]
+        self.arrive_hook: Callable[[Party, bytes], None] = lambda _party, _wire: None
         for party in self.parties.values():
             peer = self.other(party).signer.public
             party.machine = ContractMachine(party.role, party.signer, peer, NONCE, settle_window_s=settle_window_s)
@@ -145,6 +146,7 @@ class World:
 
     def _arrive(self, party: Party, wire: bytes) -> None:
         if self.link.is_up:
+            self.arrive_hook(party, wire)
             self.tell(party, e.Received(wire, self.wall(party)))
 
     def _wake(self, party: Party) -> None:

@@ -347,6 +347,18 @@ def test_a_paused_worker_finishes_what_runs_and_gives_back_what_waits() -> None:
     assert reason(w).code == "worker-paused" and reason(w).actions
 
 
+def test_a_job_whose_slots_are_lent_says_so_and_how_they_come_back() -> None:
+    w = world(("w-a", 2))
+    w.post(ev.WorkerLent(worker="w-a", slots=2))
+    w.submit("j-1", [1.0] * 4)
+    w.run_for(0.1)
+    assert reason(w).code == "slots-lent" and reason(w).facts["slots"] == 2
+    assert reason(w).actions[0].cli == "company lend stop --now"
+    w.post(ev.WorkerLent(worker="w-a", slots=1))
+    w.run_for(0.1)
+    assert reason(w).code == "running"
+
+
 def test_a_job_waits_with_the_reason_when_no_worker_can_take_it() -> None:
     w = world()
     w.submit("j-1", [1.0], memory_bytes=16 << 30, python=">=3.12")

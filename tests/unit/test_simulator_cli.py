@@ -177,7 +177,7 @@ def test_a_sweep_names_all_mistakes_of_all_points(capsys: pytest.CaptureFixture[
 
 def test_every_scenario_is_listed_with_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())  # lines are as wide as the terminal
     assert all(name in said for name in ("dht", "company", "market", "--batching", "adaptive, sqrt-window, none"))
     assert main(["run", "nothing"]) == 2
 
