@@ -22,7 +22,7 @@ from p2p.contracts import book as b
 from p2p.contracts import events as e
 from p2p.contracts.machine import ContractMachine
 from p2p.contracts.table import LIVE, State
-from p2p.contracts.terms import Cause, Role, terms_digest
+from p2p.contracts.terms import Cause, terms_digest
 from p2p.reputation.favours import Ask, Favours
 
 ACTIVATION_S = 30  # for the borrower's chief to commit, between machines
@@ -187,7 +187,7 @@ class Granting:
         """Contracts under which this company lends, oldest first, but those whose slots are coming back already."""
         found = []
         for key, machine in self.driver.book.contracts.items():
-            if machine.a.role is Role.LENDER and key not in self._taking and (machine.state in LIVE or machine.state is State.ACCEPTED):
+            if key not in self._taking and rules.is_lent(machine.a):
                 found.append((key, Ask(key.peer, machine.a.slots)))
         return sorted(found, key=lambda x: self.driver.book.contracts[x[0]].a.started or math.inf)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _PREAMBLE = struct.Struct("<IIQ")
 _READ_BYTES = 256 << 10
-_MAX_U32 = (1 << 32) - 1
+MAX_U32 = (1 << 32) - 1  # most that a size can say
 CHUNK_BYTES = 1 << 20
 LARGE_BYTES, MAX_PARTS = 64 << 10, 256  # such a message is written from where its items lie, not put together before
 
@@ -90,7 +90,7 @@ def sizes_of(items: Sequence[bytes]) -> array[int]:
     try:
         return array("I", map(len, items))
     except OverflowError:
-        return array("I", (min(len(item), _MAX_U32) for item in items))
+        return array("I", (min(len(item), MAX_U32) for item in items))
 
 
 def _write_all(fd: int, parts: Sequence[bytes]) -> None:

@@ -22,7 +22,7 @@ import msgpack
 from company.sandbox import wire
 from company.sandbox.inside import package, reserve
 from company.sandbox.inside.logs import Logs
-from company.sandbox.inside.pipe import Pipe, sizes_of
+from company.sandbox.inside.pipe import MAX_U32, Pipe, sizes_of
 from company.sandbox.page_slots import PAGE_SPAN
 from p2p.base import codec
 
@@ -35,7 +35,6 @@ LOOK_NS = 1_000_000  # the page's start may be this much too early: writing it f
 SMALL_BYTES = 4 << 10  # a result below it can hardly fill a frame within LOOK_NS
 MAX_BYTES = 4 << 20  # of results in one OUTCOME; a frame's body may have 16 MiB
 QUICK_COUNT, MAX_SPAN = 512, 1024  # so many within LOOK_NS are tiny: those of half that time make a span, up to so many
-_MAX_U32 = (1 << 32) - 1
 _pack: Callable[[Any], bytes] = codec._pack_hot  # encode_value's own frame would cost 60 ns more
 _ext_hook = codec._hook_at(0)
 
@@ -83,7 +82,7 @@ class Runner:
             end = position + sum(sizes[at:offset])
             self._stretch(_Run(body[position:end], sizes[at:offset]), first + at, stop)
             data = memoryview(large.pop(number, bytearray()))
-            self._stretch(_Run(data, array("I", (min(len(data), _MAX_U32),))), first + offset, stop)
+            self._stretch(_Run(data, array("I", (min(len(data), MAX_U32),))), first + offset, stop)
             at, position = offset + 1, end
         self._stretch(_Run(body[position:], sizes[at:]), first + at, stop)
         before_end()
@@ -164,7 +163,7 @@ class Runner:
         size = sum(new)
         self._size += size
         self._sizes += new
-        self._micros.extend(array("I", (min(_MAX_U32, (now - begun) // (1000 * len(new))),)) * len(new))
+        self._micros.extend(array("I", (min(MAX_U32, (now - begun) // (1000 * len(new))),)) * len(new))
         self._run_ns += now - begun
         return now, size if size < SMALL_BYTES else max(new)  # a bound is enough
 
@@ -243,20 +242,24 @@ class _Run:
         """After a failure: stand before item ``position``. A value that was decoded leaves the unpacker in the right place."""
         if position >= self.count:
             return
-        if self._offsets is None:
-            self._offsets = list(accumulate(self._sizes, initial=0))
-        want = self._offsets[position]
+        want = self._ends()[position]
         if self.values.tell() + self._base != want:  # type: ignore[attr-defined]
             self._base = want
             self.values = self._unpacker()
 
     def peek(self, position: int) -> Any:
         """The value of item ``position`` once more, for a failure's preview; None where its bytes are none."""
-        offsets = list(accumulate(self._sizes[: position + 1], initial=0))
+        offsets = self._ends()
         try:
             return codec.decode_value(self._body[offsets[position] : offsets[position + 1]])
         except Exception:  # noqa: BLE001 - whatever the codec says of such bytes has been said already
             return None
+
+    def _ends(self) -> list[int]:
+        """Where each item begins, and the end: added up once."""
+        if self._offsets is None:
+            self._offsets = list(accumulate(self._sizes, initial=0))
+        return self._offsets
 
     def _unpacker(self) -> Iterator[Any]:
         view = self._body[self._base :]

@@ -15,7 +15,7 @@ from itertools import islice
 from company.fragment import Fragment
 from company.sandbox import wire
 from company.sandbox.inside import package
-from company.sandbox.inside.pipe import Pipe, sizes_of
+from company.sandbox.inside.pipe import MAX_U32, Pipe, sizes_of
 from p2p.base import codec
 
 TYPE_CHECKING = False  # for type checkers: `typing` and what it imports would cost a blank sandbox a third of its start
@@ -142,7 +142,7 @@ class Splitter:
                 self._flush()
             self._costs = [1.0] * len(self._items)
         self._items.append(packed)
-        self._sizes += sizes_of([packed])
+        self._sizes.append(min(len(packed), MAX_U32))
         if self._has_costs:
             self._costs.append(1.0 if cost is None else cost)
         self._total += 1
