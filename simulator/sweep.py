@@ -12,7 +12,8 @@ import os
 import signal
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,9 +59,9 @@ def mapper(jobs: str) -> Iterator[Mapped]:
     if count == 1:
         yield lambda tasks: map(run_point, tasks)
         return
-    with deaf_children():
-        pool = multiprocessing.get_context("spawn").Pool(count)
-    with pool:
+    with ExitStack() as ended:  # entered before Ctrl-C is heeded again, so that the pool is ended by it too
+        with deaf_children():
+            pool = ended.enter_context(multiprocessing.get_context("spawn").Pool(count))
         yield lambda tasks: pool.imap_unordered(run_point, tasks)
 
 
@@ -70,6 +71,7 @@ def deaf_children() -> Iterator[None]:
 
     Blocked, not ignored: what comes meanwhile is heeded at the end of the block.
     """
+    resource_tracker.ensure_running()  # which lets SIGINT through when it has started: not in the block then
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -146,7 +146,7 @@ def test_an_offer_is_written_countered_signed_and_revoked_in_two_browsers_by_key
     # either side ends it, with a reason that the other reads
     at = b.page.url.removeprefix(b.at)
     until(lambda: companies.client("first").contracts.show(at.rpartition("/")[2])["state"] == "active", "the lender knows, too")
-    v.go(at)
+    expect(v.page.get_by_role("status")).to_contain_text("active")  # by itself, too
     press(v.page, on("Revoke"), "Enter")
     press(v.page, "document.activeElement.id === 'revoke-reason'", *"mine", "Tab", "Space")
     press(v.page, on("Revoke this contract"), "Enter")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
 
 from tests.support.company_processes import RunningCompany
 
@@ -72,10 +72,17 @@ class Visitor:
         return link
 
     def go(self, path: str) -> int:
-        """Open a page of the chief; returns its status."""
-        answer = self.page.goto(self.at + path)
-        assert answer is not None
-        return answer.status
+        """Open a page of the chief; returns its status. A page that goes on by itself just then may get in between."""
+        for _ in range(10):
+            try:
+                answer = self.page.goto(self.at + path)
+            except Error as error:
+                if "interrupted by another navigation" not in error.message:
+                    raise
+            else:
+                assert answer is not None
+                return answer.status
+        raise AssertionError(f"{path}: the page goes on by itself without end")
 
     def text(self, selector: str = "main") -> str:
         return self.page.locator(selector).first.inner_text()
