@@ -71,6 +71,7 @@ class JobRun:
     last_result: Monotonic | None = None
     result_bytes: int = 0
     run_us: int = 0
+    own: tuple[int, int] = (0, 0)  # fragments that own workers ran since this start, and their run time, us
     copied_us: float = 0.0  # spent on backup copies that are over
     explain: Callable[[JobRun], Reason | None] | None = field(default=None, repr=False)
     batcher: Batcher = field(init=False)
@@ -245,8 +246,10 @@ class JobRun:
         allowed_s = max(NEARLY_S, self.result_bytes / MERGE_BYTES_PER_S) if is_much else NEARLY_S
         return self.remaining == 0 or (left_s is not None and left_s / max(1, slots) < allowed_s)
 
-    def observe(self, count: int, size_bytes: int, cost: float | None, run_us: int) -> None:
-        """Learn what a finished batch, or part of one, took."""
+    def observe(self, count: int, size_bytes: int, cost: float | None, run_us: int, *, is_own: bool = True) -> None:
+        """Learn what a finished batch, or part of one, took. is_own: on a worker of this company."""
+        if is_own:
+            self.own = self.own[0] + count, self.own[1] + run_us
         self.batcher.observe(count, size_bytes, cost, run_us)
         if not isinstance(self.batcher, Adaptive):
             self.model.observe(count, size_bytes, cost, run_us)

@@ -104,9 +104,10 @@ class Verdicts:
         if not note.is_adopted:
             part = note.batch.part(event.first, event.count)
             usual = job.model.predict_us(part.count, part.size_bytes, part.cost)
+            worker = books.slots.workers[event.worker]
             if usual and event.run_us:
-                books.slots.workers[event.worker].observe_rate(usual / event.run_us)
-            job.observe(part.count, part.size_bytes, part.cost, event.run_us)
+                worker.observe_rate(usual / event.run_us)
+            job.observe(part.count, part.size_bytes, part.cost, event.run_us, is_own=worker.spec.guest is None)
             if job.model.batches == 1:
                 books.stirred.add(job.id)  # from now on batches may be queued ahead
         if not event.last or lease.running_since is None:

@@ -96,9 +96,9 @@ def _half(number: int, is_lender: bool, core_ms: int, claimed: int, is_bad: bool
     )  # fmt: skip
 
 
-@given(st.lists(facts, max_size=12))
+@given(st.lists(facts, max_size=12), st.dictionaries(st.integers(1, 12), st.integers(0, 10**9)))
 def test_a_balance_is_recomputed_from_what_explains_it_and_lies_between_nothing_and_what_was_received(
-    rows: list[tuple[bool, int, int, bool, int, bool]],
+    rows: list[tuple[bool, int, int, bool, int, bool]], own: dict[int, int]
 ) -> None:
     found, balance = Evidence(ME.public), 0.0
     for number, (is_lender, core_ms, claimed, is_bad, ended, _) in enumerate(rows, 1):
@@ -106,8 +106,8 @@ def test_a_balance_is_recomputed_from_what_explains_it_and_lies_between_nothing_
         if is_lender:
             balance = max(0.0, balance - max(core_ms, claimed))
         elif not is_bad:
-            balance += core_ms
-    steps = steps_of(found, OTHER.public)
+            balance += own.get(number, core_ms)  # of its one fragment
+    steps = steps_of(found, OTHER.public, yardsticks={number.to_bytes(32, "big"): float(own_ms) for number, own_ms in own.items()})
     said = explained(OTHER.public, steps)
     assert said["owed_core_ms"] == recomputed(said) == enter(Favours(), OTHER.public, steps).owed(OTHER.public) == balance
     found.forked.add(OTHER.public)

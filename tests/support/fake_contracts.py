@@ -57,6 +57,8 @@ class FakeContracts:
     def facts_of(self, contract: bytes) -> Facts:
         return NOTHING
 
+    def measure(self, contract: bytes, own_core_ms: float) -> None: ...
+
     def heard(self, contract: bytes) -> None: ...
 
     def state(self, contract: bytes, facts: Facts, **more: Any) -> None:

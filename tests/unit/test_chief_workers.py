@@ -7,6 +7,7 @@ import pytest
 
 from company.chief import events as ev
 from company.chief.long_leases import LONG_S
+from company.chief.secondment.abroad import ISOLATED
 from company.chief.slots import GRACE_S
 from p2p.base.clock import Monotonic
 from p2p.base.errors import Reason
@@ -439,3 +440,16 @@ def test_an_unhinged_claim_of_a_returning_worker_is_refused() -> None:
     resumed = next(e for e in effects if isinstance(e, ev.SendResumed))
     assert resumed.keep == ()
     assert dict(resumed.drop) == {1: "range-differs", 2**60: "unknown-token", 3: "job-over", 4: "range-differs"}
+
+
+def test_own_run_times_are_kept_apart_from_a_guests() -> None:
+    """Favours are owed for what own workers would have taken."""
+    w = world(("w-a", 1))
+    guest = ev.Guest(origin="co-b", contract="00", processor=b"q", fragment_s=3600, is_checked=False)
+    w.add_worker("w-b", 1, 0.25, isolation=ISOLATED, guest=guest)
+    job = w.submit("j-1", [0.1] * 100, where="any", time_limit_s=60.0)
+    w.run(lambda: w.state.jobs["j-1"].settled == 100)
+    (count, run_us), all_us = w.state.jobs["j-1"].own, w.state.jobs["j-1"].run_us
+    assert 50 < count < 100 and run_us / count == pytest.approx(100_000)
+    assert (all_us - run_us) / (100 - count) == pytest.approx(400_000)
+    finished(w, job)

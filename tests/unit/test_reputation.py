@@ -324,6 +324,18 @@ def test_favours_follow_the_order_of_my_own_receipts_whatever_the_other_side_say
     assert recomputed(said) == 2.5 * HOUR  # it does depend on them
 
 
+def test_what_a_slow_lender_computed_is_worth_what_own_workers_would_have_taken() -> None:
+    mine, lent = half(ME, J, Role.BORROWER, 10 * HOUR), half(ME, J, Role.LENDER, HOUR)  # one fragment a second
+    yardsticks = {x.contract: 500.0 for of in (mine, lent) if isinstance(x := of.message, m.Half)}
+    running = [Step(b"r" * 32, False, HOUR // 1000, HOUR, True)]
+    steps = steps_of(evidence(mine, lent), J.public, running, yardsticks | {b"r" * 32: 250.0})
+    assert [s.value / HOUR for s in steps] == [5, 1, 0.25], "what I computed myself counts as I measured it"
+    said = explained(J.public, steps)
+    assert said["owed_core_ms"] == recomputed(said) == 4.25 * HOUR
+    said["steps"][0]["own_core_ms_per_fragment"] = None
+    assert recomputed(said) == 9.25 * HOUR
+
+
 def test_three_days_of_hours_are_kept_and_no_more() -> None:
     control = Control(ME.public)
     for hour in range(MAX_PERIODS + 50):

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from company import messages as m
-from company.chief.contracts.port import ContractView
+from company.chief.contracts.port import YARDSTICK, ContractView
 from company.chief.network.contact import Contact
 from company.chief.secondment import borrowing, checking, worked
 from company.chief.secondment.borrowing import Borrowing, row_of
@@ -304,6 +304,19 @@ def test_what_is_counted_is_on_disk_once_and_took_no_longer_than_it_can_have() -
     assert account.facts == (32, 1000 + 5000, 1066)
 
 
+def test_beside_what_was_measured_stands_what_own_workers_would_have_taken() -> None:
+    account = Account(Facts(0, 0, 0))
+    assert account.own_core_ms is None
+    account.came(7, 0, 10, 900_000, 64, elapsed_us=2e6, is_live=lambda token: True)  # own workers have run none yet: as measured
+    assert account.own_core_ms == 90
+    account.came(7, 10, 30, 900_000, 64, elapsed_us=2e6, is_live=lambda token: True, own_us=10_000)
+    account.came(7, 10, 30, 900_000, 64, elapsed_us=2e6, is_live=lambda token: True, own_us=10_000)  # again
+    assert account.own_core_ms == (900 + 300) / 40
+    assert unpack_account(account.pack(), Facts(0, 0, 0)).own_core_ms == account.own_core_ms
+    older = msgpack.packb([30, 1000, 1064, 3, 1, []])
+    assert unpack_account(older, Facts(0, 0, 0)).own_core_ms == 1000 / 30, "an earlier version wrote none: as measured"
+
+
 def test_a_contract_keeps_as_many_leases_as_live() -> None:
     account = Account(Facts(0, 0, 0))
     for token in range(1000):
@@ -358,7 +371,10 @@ def test_a_guests_outcome_and_its_count_reach_the_disk_in_one_write(monkeypatch:
         disk.add(ops=[op] if op else [], then=lambda: told.append(m.Ack(((message.token, message.first),))))
         disk.add(then=then)
 
-    state = SimpleNamespace(boot=0, leases=SimpleNamespace(get=lambda token: lease if token == 7 else None))
+    state = SimpleNamespace(
+        boot=0, leases=SimpleNamespace(get=lambda token: lease if token == 7 else None),
+        jobs={"j": SimpleNamespace(own=(4, 20_000))},
+    )  # fmt: skip
     guest = SimpleNamespace(origin="co-b")
     found = SimpleNamespace(
         spec=SimpleNamespace(guest=guest), ticket=SimpleNamespace(contract=b"c" * 32),
@@ -386,6 +402,12 @@ def test_a_guests_outcome_and_its_count_reach_the_disk_in_one_write(monkeypatch:
     assert again.facts == (20, 500, 64), "what was acknowledged is counted after a restart"
     disk.commit(3)
     assert (len(told), account.facts) == (2, (40, 1000, 128))
+    measured: dict[bytes, float] = {}
+    made.contracts = cast(Any, SimpleNamespace(measure=measured.__setitem__, state=lambda *_, **__: None))
+    made.tell_account(b"c" * 32)
+    disk.commit(1)
+    assert measured == {b"c" * 32: 5.0}, "at what own workers took: 25 ms were measured"
+    assert disk.rows[YARDSTICK + (b"c" * 32).hex()] == b"5.0"
     assert noted == [("j", "g-1", (b"c" * 32).hex())], "who worked for the job is written with its first results, once"
 
 

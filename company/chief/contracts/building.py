@@ -111,7 +111,7 @@ async def build_contracts(
     advertising = network.advertising
     service = ContractService(
         driver=driver, links=Links(dialler.open, way_to, on_message=driver.on_message, on_connected=driver.on_connected),
-        living=Living(driver, contact_of), desk=desk, trust=trust,
+        living=Living(driver, contact_of, trust.yardsticks), desk=desk, trust=trust,
         lending=lambda: (advertising.policy, advertising.standing, advertising.facts()), on_change=on_change,
         seeker=Seeker(desk=desk, store=store, search=network.search, needs=needs),
         supplying=Supplying(driver=driver, store=store, unix_time=read_unix),

@@ -30,6 +30,7 @@ class Living:
 
     driver: BookDriver
     contact_of: Callable[[bytes], Contact | None]
+    yardsticks: dict[bytes, float]  # `Trust` has the same
     _keys: dict[bytes, b.Key] = field(default_factory=dict)
     _watchers: list[ContractWatcher] = field(default_factory=list)
 
@@ -65,6 +66,10 @@ class Living:
     def facts_of(self, contract: bytes) -> Facts:
         """Where this boot counts on."""
         return self._machine(contract)[0].done
+
+    def measure(self, contract: bytes, own_core_ms: float) -> None:
+        """By what favours are owed for it."""
+        self.yardsticks[contract] = own_core_ms
 
     def heard(self, contract: bytes) -> None:
         """The other side is not silent."""

@@ -15,6 +15,7 @@ from p2p.base.record import record
 from p2p.contracts.table import LIVE, State
 from p2p.contracts.terms import Cause, Facts, Role, Terms
 
+YARDSTICK = "yardstick/"  # row of `meta`, with a contract's id: what one of its fragments takes on own workers; stays, as its receipt does
 LENT, LENT_OUT, BORROWED = "lent/", "lent-out/", "borrowed/"  # rows of `meta`, with a contract's id: what it counted; they go with it
 NO_EVIDENCE = b"\0" * 32
 
@@ -82,6 +83,9 @@ class Contracts(Protocol):
 
     def facts_of(self, contract: bytes) -> Facts:
         """What is signed or stated of it: the base on which this boot counts on."""
+
+    def measure(self, contract: bytes, own_core_ms: float) -> None:
+        """What one of its fragments takes on own workers, core-milliseconds: by that, favours are owed for it."""
 
     def heard(self, contract: bytes) -> None:
         """Traffic of the other company's keys came in outside the contract's own messages: it is not silent."""

@@ -20,9 +20,11 @@ import trio
 from company import contract_views as cv
 from company import peer_messages as pm
 from company.chief.contracts.driver import BookDriver
+from company.chief.contracts.port import YARDSTICK
 from company.chief.contracts.rules import Asker, running_steps
 from company.chief.network.contact import Contact
 from company.chief.store import contracts as rows
+from company.chief.store import meta
 from company.chief.store.store import Store
 from p2p.base.clock import UnixTime
 from p2p.base.errors import MalformedMessage, ParallelError
@@ -63,6 +65,7 @@ class Trust:
     find: Callable[[str], Awaitable[Contact]]
     name_of: Callable[[bytes], str]
     evidence: Evidence
+    yardsticks: dict[bytes, float] = field(default_factory=dict)  # by contract: core-ms of one of its fragments on own workers
     chains: dict[bytes, str] = field(default_factory=dict)  # what was found of each company's chain
     _keys: dict[str, bytes] = field(default_factory=dict)  # by id, of those whom an own receipt names
     _others: deque[bytes] = field(default_factory=deque)  # contracts of others, in the order in which they came
@@ -73,6 +76,8 @@ class Trust:
         for row in await self.store.read(lambda conn: rows.all_halves(conn, self.evidence.me, MAX_HALVES)):
             self._take(trusted(m.Half.code, row.body, row.signature))
         self.evidence.forked |= await self.store.read(rows.forked)
+        found = await self.store.read(lambda conn: meta.starting_with(conn, YARDSTICK))
+        self.yardsticks.update((bytes.fromhex(contract), float(said)) for contract, said in found.items())
 
     def on_half(self, half: Signed) -> None:
         """One more half is on disk."""
@@ -145,7 +150,7 @@ class Trust:
         """What is owed to each of them: receipts, and the settled epochs of contracts that run."""
         found, running = Favours(), self._running()
         for company in set(companies):
-            owed.enter(found, company, owed.steps_of(self.evidence, company, running.get(company, ())))
+            owed.enter(found, company, owed.steps_of(self.evidence, company, running.get(company, ()), self.yardsticks))
         return found
 
     def _running(self) -> dict[bytes, list[owed.Step]]:
@@ -163,7 +168,7 @@ class Trust:
         if ask:
             await self.ask_chain(contact.key)
         inputs = trust.explain(self.evidence, contact.key, self.unix_time())
-        steps = owed.steps_of(self.evidence, contact.key, self._running().get(contact.key, ()))
+        steps = owed.steps_of(self.evidence, contact.key, self._running().get(contact.key, ()), self.yardsticks)
         inputs["favours"] = owed.explained(contact.key, steps)
         view = self._view(self.opinion(contact.key), inputs["favours"]["owed_core_ms"])
         return cv.ReputationExplained(view=view, inputs=inputs)

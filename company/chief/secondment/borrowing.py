@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from company import messages as m
 from company.chief import events as ev
 from company.chief.commit import Committer, Op
-from company.chief.contracts.port import BORROWED, Contracts, ContractView
+from company.chief.contracts.port import BORROWED, YARDSTICK, Contracts, ContractView
 from company.chief.engine import Engine
 from company.chief.leases import COUNTER_BITS
 from company.chief.outcome_cut import cut_outcome_untrusted
@@ -227,7 +227,7 @@ class Borrowing:
         account, leases = self.accounts[contract], self.engine.state.leases
         total = account.came(
             message.token, message.first, message.count, message.run_us, size, elapsed_us=elapsed_us,
-            is_live=lambda token: leases.get(token) is not None,
+            is_live=lambda token: leases.get(token) is not None, own_us=self._own_us(message.job),
         )  # fmt: skip
         packed = account.pack()
 
@@ -241,6 +241,12 @@ class Borrowing:
                 noted(conn)
 
         return write, on_disk
+
+    def _own_us(self, job: str) -> float | None:
+        """What a fragment of a job takes on own workers."""
+        found = self.engine.state.jobs.get(job)
+        count, run_us = found.own if found is not None else (0, 0)
+        return run_us / count if count else None
 
     def checked(self, contract: str, passed: bool) -> None:
         """A check under this contract came out."""
@@ -290,12 +296,19 @@ class Borrowing:
         if account is None or account.told == (told := (account.facts, account.passed, account.failed)):
             return
         account.told = told
-        packed = account.pack()
+        packed, own_core_ms = account.pack(), account.own_core_ms
+
+        def write(conn: Connection) -> None:
+            meta.put(conn, row_of(contract), packed)
+            if own_core_ms is not None:
+                meta.put(conn, YARDSTICK + contract.hex(), str(own_core_ms).encode())
 
         def state() -> None:
+            if own_core_ms is not None:
+                self.contracts.measure(contract, own_core_ms)
             tell_facts(self.contracts, contract, told[0], checks_passed=told[1], checks_failed=told[2])
 
-        self.committer.add(ops=[lambda conn: meta.put(conn, row_of(contract), packed)], then=state)
+        self.committer.add(ops=[write], then=state)
 
 
 def row_of(contract: bytes) -> str:

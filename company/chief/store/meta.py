@@ -42,6 +42,13 @@ def drop(conn: Connection, key: str) -> None:
     conn.execute(schema.meta.delete().where(schema.meta.c.key == key))
 
 
+def starting_with(conn: Connection, prefix: str) -> dict[str, bytes]:
+    """Every row whose key begins so, by what follows."""
+    table = schema.meta
+    found = conn.execute(select(table.c.key, table.c.value).where(table.c.key.startswith(prefix, autoescape=True)))
+    return {key[len(prefix) :]: value for key, value in found}
+
+
 def drop_others(conn: Connection, prefixes: Sequence[str], kept: Collection[str]) -> None:
     """Forget what begins with one of these and goes on with nothing that is kept."""
     key = schema.meta.c.key
