@@ -15,7 +15,7 @@ PARAMETERS = (
     Parameter("slots", 2, "slots of each", 1, 64),
     Parameter("own-slots", 4, "own slots, whose answers are the checks", 1, 1000),
     Parameter("fragments", 12_000, "fragments of the job", 10, 200_000),
-    Parameter("check-slots", 4, "trial: slots at home that compute answers again (a chief has one)", 1, 1000),
+    Parameter("check-slots", 4, "trial: slots at home that compute answers again (a chief has one for ten borrowed slots)", 1, 1000),
     Parameter("policy", "trial", "trial: as shipped; agreement and vote: the machine that believes equal answers", choices=tuple(WAYS)),
     Parameter("saboteurs", 0.2, "share of companies that cheat (f)", 0, 0.9),
     Parameter("sabotage-rate", 0.2, "how often they cheat (s)", 0, 1),

@@ -11,11 +11,12 @@ from typing import Any, cast
 import msgpack
 import pytest
 import trio
+import trio.testing
 
 from company import messages as m
 from company.chief.contracts.port import YARDSTICK, ContractView
 from company.chief.network.contact import Contact
-from company.chief.secondment import borrowing, checking, worked
+from company.chief.secondment import borrowing, worked
 from company.chief.secondment.borrowing import Borrowing, row_of
 from company.chief.secondment.counting import Account, unpack_account
 from company.chief.secondment.door import Admitted, admit, is_over
@@ -24,7 +25,6 @@ from company.chief.secondment.naming import guest_id, origin_of
 from company.chief.secondment.placing import Place, Spare, places_for
 from company.chief.secondment.trial import Answer, Trial
 from company.chief.store import meta
-from company.chief.window import Large
 from company.ticket import Ticket, open_ticket_untrusted, sign_ticket
 from company.worker.guests import Guests
 from p2p.base.clock import Monotonic, UnixTime
@@ -409,17 +409,3 @@ def test_a_guests_outcome_and_its_count_reach_the_disk_in_one_write(monkeypatch:
     assert measured == {b"c" * 32: 5.0}, "at what own workers took: 25 ms were measured"
     assert disk.rows[YARDSTICK + (b"c" * 32).hex()] == b"5.0"
     assert noted == [("j", "g-1", (b"c" * 32).hex())], "who worked for the job is written with its first results, once"
-
-
-async def test_a_large_input_is_kept_for_its_check_and_no_longer(tmp_path: Path) -> None:
-    spooled = tmp_path / "f-1"
-    spooled.write_bytes(b"x" * 1000)
-    kept = checking._keep(Large(spooled, 1000, bytes(32)), tmp_path)
-    assert kept is not None
-    spooled.unlink()  # its result is on disk, and the window has let go of it
-    answer = Answer(1, kept, b"result")
-    assert (await checking._read(kept), answer.size_bytes) == (b"x" * 1000, 6)
-    del kept, answer
-    assert list(tmp_path.iterdir()) == []
-    assert checking._keep(Large(spooled, checking.MAX_INPUT_BYTES + 1, bytes(32)), tmp_path) is None, "too large to be computed again"
-    assert checking._keep(Large(spooled, 1000, bytes(32)), tmp_path) is None, "gone before it was looked at"

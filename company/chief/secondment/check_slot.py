@@ -1,6 +1,6 @@
-"""Contract path 5/8 - the chief's own slot in which single fragments are computed again (I/O).
+"""Contract path 5/8 - the chief's own slots in which single fragments are computed again (I/O).
 
-One child at a time, warm for as long as checks are of one job, below everybody else's work in priority. A company without any worker
+One child in each, warm for as long as checks are of one job, below everybody else's work in priority. A company without any worker
 can check what it borrows just the same.
 """
 
@@ -15,6 +15,12 @@ from company.sandbox import BlobSpool, Child, ChildDied, ChildFailed, Profile, S
 
 NICENESS = 10
 DEFAULT_ENTRY = "main.py"
+BORROWED_EACH = 10  # a tenth of a stranger's answers is checked: docs/findings/README.md has what a job loses with fewer check slots
+
+
+def slots_for(borrowed: int, cores: int) -> int:
+    """How many check slots so many borrowed ones keep busy; no more than the chief's machine has cores."""
+    return max(1, min(cores, -(-borrowed // BORROWED_EACH)))
 
 
 class CheckSlot:

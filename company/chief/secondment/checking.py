@@ -1,7 +1,7 @@
-"""Contract path 5/8 - foreign answers against own ones: the task that computes again, believes, and takes back (I/O).
+"""Contract path 5/8 - foreign answers against own ones: the tasks that compute again, believe, and take back (I/O).
 
 First a fragment is computed twice at home: unless both agree, nothing of the job goes abroad. Then answers that `Trial` chose are
-computed again. One that differs is computed a third time before anybody is accused.
+computed again, in as many slots as are borrowed by the ten. One that differs is computed a third time before anybody is accused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from company.chief.engine import Engine
 from company.chief.outcome_cut import Cut
 from company.chief.runtime import JobRuntime
 from company.chief.secondment import believed
-from company.chief.secondment.check_slot import CheckSlot
+from company.chief.secondment.check_slot import CheckSlot, slots_for
 from company.chief.secondment.trial import Answer, Spooled, Trial
 from company.chief.specs import Guest
 from company.chief.storybook import Storybook
@@ -48,7 +48,7 @@ class Checking:
     engine: Engine
     committer: Committer
     story: Storybook
-    slot: CheckSlot
+    slots: tuple[CheckSlot, ...]
     rng: Random
     reopen: Callable[[str, set[str]], Awaitable[None]]
     on_caught: OnCaught
@@ -59,11 +59,13 @@ class Checking:
     _marked: set[tuple[str, str]] = field(default_factory=set)
     _caught: dict[str, set[str]] = field(default_factory=dict)  # job -> companies
     _moving: set[str] = field(default_factory=set)  # jobs that are out of the machine for a moment
+    _accusing: trio.Lock = field(default_factory=trio.Lock)
     _wake: trio.Event = field(default_factory=trio.Event)
 
     def wake(self) -> None:
         """A job, a guest or an answer is new."""
         self._wake.set()
+        self._wake = trio.Event()
 
     def forget_job(self, job: str) -> None:
         """It is over: what its companies passed is remembered."""
@@ -127,24 +129,39 @@ class Checking:
             self._mark(job, origin)
             self.engine.post(ev.Believed(job=job, origin=origin))
 
-    # ---- the task ------------------------------------------------------------------------------------------------------------
+    # ---- the tasks -----------------------------------------------------------------------------------------------------------
     async def run(self) -> None:
         """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for number, slot in enumerate(self.slots):
+                nursery.start_soon(self._serve, number, slot)
+
+    async def _serve(self, number: int, slot: CheckSlot) -> None:
+        """One check slot; the first one proves jobs, the others idle while little is borrowed."""
         try:
             while True:
-                self._wake = trio.Event()
-                try:
-                    is_busy = await self._prove_next() or await self._check_next()
-                except (ParallelError, OSError) as error:
-                    _log.warning("answers cannot be checked now: %s", error)
-                    await trio.sleep(RETRY_S)
-                    continue
+                woken = self._wake
+                is_busy = False
+                if number < self._needed():
+                    try:
+                        is_busy = (number == 0 and await self._prove_next(slot)) or await self._check_next(slot)
+                    except (ParallelError, OSError) as error:
+                        _log.warning("answers cannot be checked now: %s", error)
+                        await trio.sleep(RETRY_S)
+                        continue
+                elif number:
+                    await slot.aclose()
                 if not is_busy:
-                    await self._wake.wait()
+                    await woken.wait()
         finally:
-            await self.slot.aclose()
+            await slot.aclose()
 
-    async def _prove_next(self) -> bool:
+    def _needed(self) -> int:
+        workers = self.engine.state.slots.workers.values()
+        borrowed = sum(w.spec.slots for w in workers if w.connected and w.spec.guest is not None and w.spec.guest.is_checked)
+        return slots_for(borrowed, len(self.slots))
+
+    async def _prove_next(self, slot: CheckSlot) -> bool:
         """Compute one fragment of a job twice, where that was not done yet."""
         guests = [w.spec.guest for w in self.engine.state.slots.workers.values() if w.connected and w.spec.guest is not None]
         wanted = {g.processor for g in guests if g.is_checked}
@@ -155,7 +172,7 @@ class Checking:
             given = None if runtime is None else await self._first_input(runtime)
             if runtime is None or given is None:
                 continue
-            one, two = [await self.slot.run(runtime, given[0], given[1]) for _ in range(2)]
+            one, two = [await slot.run(runtime, given[0], given[1]) for _ in range(2)]
             is_same = one.raw is not None and one.raw == two.raw
             why = "" if is_same else (
                 f"two own runs of fragment {given[0]} gave different results" if one.raw is not None and two.raw is not None
@@ -175,7 +192,7 @@ class Checking:
             return index, await trio.to_thread.run_sync(large[index].path.read_bytes)
         return index, b"".join(bodies)
 
-    async def _check_next(self) -> bool:
+    async def _check_next(self, slot: CheckSlot) -> bool:
         """Compute one chosen answer again."""
         for (job, origin), trial in list(self.trials.items()):
             runtime = self.engine.runtimes.get(job)
@@ -186,26 +203,32 @@ class Checking:
                 continue
             try:
                 given = await _read(answer.given)
-                own = await self.slot.run(runtime, answer.fragment, given)
+                own = await slot.run(runtime, answer.fragment, given)
             except (ParallelError, OSError):
                 trial.put_back(answer)
                 raise
-            if self.trials.get((job, origin)) is not trial:
-                return True  # taken back meanwhile
+            if self.trials.get((job, origin)) is not trial or trial.is_caught:
+                return True  # taken back meanwhile, or about to be
             if await trio.to_thread.run_sync(agrees, answer, own) if answer.large is not None else agrees(answer, own):
                 trial.is_passed()
                 self.on_checked(self.contracts.get(origin, ""), True)
                 self._settle(job, origin)
             else:
-                await self._differs(runtime, job, origin, trial, answer, given, own)
+                async with self._accusing:
+                    if self.trials.get((job, origin)) is trial and not trial.is_caught:
+                        await self._differs(slot, runtime, job, origin, trial, answer, given, own)
             return True
         return False
 
     async def _differs(
-        self, runtime: JobRuntime, job: str, origin: str, trial: Trial, answer: Answer, given: bytes, own: FragmentOutcome
+        self, slot: CheckSlot, runtime: JobRuntime, job: str, origin: str, trial: Trial, answer: Answer, given: bytes, own: FragmentOutcome
     ) -> None:  # fmt: skip
-        """Once more before anybody is accused."""
-        again = await self.slot.run(runtime, answer.fragment, given)
+        """Once more before anybody is accused; one accusation at a time."""
+        try:
+            again = await slot.run(runtime, answer.fragment, given)
+        except (ParallelError, OSError):
+            trial.put_back(answer)
+            raise
         trial.is_failed()
         if own.raw != again.raw or (own.raw is None and own.cause != "raised"):
             why = f"own runs of fragment {answer.fragment} do not agree with each other, so answers of others cannot be checked"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from random import SystemRandom
@@ -103,8 +104,9 @@ def build_secondment(
     """Make the parts and hang them into the sessions; `Secondment.run` begins."""
     late: list[Borrowing] = []
     reopener = Reopener(chief.engine, chief.committer, chief.engine.merging, chief.desk.go_live_again)
+    slots = tuple(CheckSlot(chief.sandbox) for _ in range(len(os.sched_getaffinity(0))))
     checking = Checking(
-        engine=chief.engine, committer=chief.committer, story=chief.engine.story, slot=CheckSlot(chief.sandbox), rng=SystemRandom(),
+        engine=chief.engine, committer=chief.committer, story=chief.engine.story, slots=slots, rng=SystemRandom(),
         reopen=reopener.reopen, on_caught=lambda origin, job, fragment, evidence: late[0].caught(origin, job, fragment, evidence),
         on_checked=lambda contract, passed: late[0].checked(contract, passed),
     )  # fmt: skip
