@@ -93,6 +93,15 @@ def format_duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def typed_duration(seconds: int) -> str:
+    """As `parse_duration_s` reads it, to the second: ``1h``, ``1h30m``, ``90s`` is ``1m30s``."""
+    rest, parts = max(0, seconds), []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        parts += [f"{count}{unit}"] if count else []
+    return "".join(parts) or "0s"
+
+
 def format_count(number: int) -> str:
     """``1 000 000``: thin groups that no locale reads as a decimal point."""
     return f"{number:,}".replace(",", " ")

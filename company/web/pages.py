@@ -14,7 +14,7 @@ from company.chief.api.auth import has_role
 from company.chief.api.bodies import MAX_FIELD_BYTES, fields_untrusted
 from company.chief.api.gate import Call, Endpoint
 from company.chief.api.problem import Problem, problem_of
-from company.config import format_count, format_duration, format_size
+from company.config import format_count, format_duration, format_size, typed_duration
 from company.web.headline import when_text
 from company.web.shapes import bar_of, shape
 from p2p.base.errors import ParallelError
@@ -66,6 +66,7 @@ class Pages:
         templates.filters |= {
             "size": format_size,
             "duration": format_duration,
+            "typed_duration": typed_duration,
             "count": format_count,
             "when": format_time,
             "day": format_day,

@@ -2,7 +2,16 @@
 
 import pytest
 
-from company.config import format_count, format_duration, format_size, parse_address, parse_duration_s, parse_params, parse_size_bytes
+from company.config import (
+    format_count,
+    format_duration,
+    format_size,
+    parse_address,
+    parse_duration_s,
+    parse_params,
+    parse_size_bytes,
+    typed_duration,
+)
 from company.errors import EXIT_CODES, CompanyError, JobFailed, NotFoundError, error_of_problem, exit_code_of, exit_code_of_state
 from p2p.base.errors import InvariantBroken, MalformedMessage, Unavailable, UsageError
 
@@ -13,6 +22,12 @@ from p2p.base.errors import InvariantBroken, MalformedMessage, Unavailable, Usag
 )
 def test_a_duration_is_read_in_seconds(text: str, seconds: float) -> None:
     assert parse_duration_s(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (90, "1m30s"), (3600, "1h"), (5400, "1h30m"), (90061, "1d1h1m1s")])
+def test_a_duration_is_written_as_it_is_typed_to_the_second(seconds: int, text: str) -> None:
+    assert typed_duration(seconds) == text
+    assert parse_duration_s(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "h", "10x", "1h30", "-5s", "1 2", "s10", "nan", "1e3"])
