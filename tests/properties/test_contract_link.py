@@ -42,11 +42,12 @@ class Contracts(RuleBasedStateMachine):
 
     @initialize(
         seed=st.integers(0, 2**32), drop=st.sampled_from([0.0, 0.2, 0.5]), repeat=st.sampled_from([0.0, 0.5]),
-        slow=st.sampled_from([0.02, 1.5]),
+        slow=st.sampled_from([0.02, 1.5]), boasts=st.booleans(),
     )  # fmt: skip
-    def begin(self, seed: int, drop: float, repeat: float, slow: float) -> None:
+    def begin(self, seed: int, drop: float, repeat: float, slow: float, boasts: bool) -> None:
+        self.boasts = boasts  # whether the lender's chief claims more than its workers did, and always the same more
         self.world = World(seed, terms=terms(time_frame_s=40), link=Link(drop, repeat, (0.0, slow)), settle_window_s=3600)
-        self.liar: Role | None = None
+        self.liar: Role | None = Role.LENDER if boasts else None
         self.lies = 0
         self.said: dict[Role, list[Signed]] = {role: [] for role in Role}
         self.arrived: list[Signed] = []
@@ -62,6 +63,10 @@ class Contracts(RuleBasedStateMachine):
             return [wire]
         signed = open_signed_untrusted(NET, party.signer.public, code, body, last)
         self.said[party.role].append(signed)
+        if self.boasts and party.role is Role.LENDER and hasattr(signed.message, "facts"):
+            self.lies += 1
+            more = tuple(n + 5000 for n in signed.message.facts)
+            return [party.signer.sign(replace(signed.message, facts=more)).wire]  # type: ignore[type-var]
         if self.liar is not party.role or self.next_lie is None or not hasattr(signed.message, self.next_lie):
             return [wire]
         change: Any = NUMBERS[self.next_lie]
