@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 from typing import Final
 
 from simulator.scenario import Plot
@@ -12,6 +13,7 @@ from simulator.scenario import Plot
 WIDTH: Final = 760
 HEIGHT: Final = 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 36, 56
+_LETTER: Final = 6.6  # width of one, about
 _COLOURS: Final = ("#0b62a4", "#c2410c", "#15803d", "#7e22ce", "#b45309", "#0f766e", "#be123c", "#475569")
 
 
@@ -74,14 +76,40 @@ def draw(plot: Plot) -> str:
         out.append(f'<text x="{_LEFT - 6}" y="{py(y) + 4:.1f}" text-anchor="end">{_label(y)}</text>')
     out.append(f'<text x="{_LEFT + across / 2}" y="{HEIGHT - 20}" text-anchor="middle">{escape(plot.x_name)}</text>')
     out.append(f'<text transform="translate(14 {_TOP + down / 2}) rotate(-90)" text-anchor="middle">{escape(plot.y_name)}</text>')
-    for number, (name, curve) in enumerate(plot.curves.items()):
+    drawn: list[list[tuple[float, float]]] = []
+    for number, curve in enumerate(plot.curves.values()):
         colour = _COLOURS[number % len(_COLOURS)]
         points = [(px(x), py(y)) for x, y in zip(plot.x, curve, strict=True) if y is not None and (not plot.log_y or y > 0)]
         out.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>')
         if len(points) < 40:
             out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
-        if len(plot.curves) > 1:
-            at = _TOP + 14 + 16 * number
-            out.append(f'<rect x="{_LEFT + 10}" y="{at - 9}" width="10" height="10" fill="{colour}"/>')
-            out.append(f'<text x="{_LEFT + 26}" y="{at}">{escape(name)}</text>')
+        drawn.append(points)
+    if len(plot.curves) > 1:
+        out += legend(list(plot.curves), drawn)
     return "\n".join([*out, "</svg>"]) + "\n"
+
+
+def legend(names: Sequence[str], curves: Sequence[Sequence[tuple[float, float]]]) -> list[str]:
+    """Names of the curves in the corner that the fewest of them pass through. ``curves``: points of each, in the picture's units."""
+    wide, high = 26 + _LETTER * max(map(len, names)), 16 * len(names) + 4
+    left, right = _LEFT + 6, WIDTH - _RIGHT - wide - 6
+    above, below = _TOP + 2, HEIGHT - _BOTTOM - high - 2
+    x, y = min(((x, y) for y in (above, below) for x in (left, right)), key=lambda corner: _within(curves, corner, wide, high))
+    out = [f'<rect x="{x:.0f}" y="{y:.0f}" width="{wide:.0f}" height="{high}" fill="#fff" fill-opacity="0.8"/>']
+    for number, name in enumerate(names):
+        at = y + 13 + 16 * number
+        out.append(f'<rect x="{x + 4:.0f}" y="{at - 9:.0f}" width="10" height="10" fill="{_COLOURS[number % len(_COLOURS)]}"/>')
+        out.append(f'<text x="{x + 20:.0f}" y="{at:.0f}">{escape(name)}</text>')
+    return out
+
+
+def _within(curves: Sequence[Sequence[tuple[float, float]]], corner: tuple[float, float], wide: float, high: float) -> int:
+    """How many of a hundred places along each stretch lie in a box."""
+    x, y = corner
+    found = 0
+    for points in curves:
+        for (ax, ay), (bx, by) in pairwise([*points[:1], *points]):
+            for part in range(100):
+                px, py = ax + (bx - ax) * part / 99, ay + (by - ay) * part / 99
+                found += x <= px <= x + wide and y <= py <= y + high
+    return found
