@@ -273,4 +273,81 @@ MARKET = (
     ),
 )  # fmt: skip
 
-BREAKS = (*JOBS, *DOORS, *LAYERS, *MARKET)
+# what two companies promise each other
+FAVOURS = "tests/e2e/test_favours.py"
+BALANCES = "tests/properties/test_favours_properties.py"
+LINK = "tests/properties/test_contract_link.py"
+LIES = "tests/e2e/test_secondment.py::test_a_lender_that_answers_wrongly_is_caught_and_the_result_is_exact"
+BETWEEN = (
+    Break(
+        "a Byzantine party", "a lender's boast is acknowledged", "p2p/contracts/acting.py", "Facts(*map(max, c.done.at_most(Facts(*epoch.facts)), a.acked))",
+        "Facts(*map(max, Facts(*epoch.facts), a.acked))", (LINK,),
+    ),
+    Break(
+        "a Byzantine party", "a fork that is seen leaves no proof", "p2p/contracts/machine.py", "self.effect(e.ForkFound(proof))", "pass", (LINK,),
+    ),
+    Break(
+        "no slot promised twice", "what is promised is not counted", "p2p/contracts/ledger.py", "        if more > self.free:", "        if more > self.capacity:",
+        ("tests/unit/test_contract_book.py",),
+    ),
+    Break(
+        "clocks", "how long a chief was away is asked of the calendar alone", "p2p/contracts/machine.py", "if alive is not None and since_alive_s is not None:",
+        "if False:", ("tests/e2e/test_clock_leap.py",),
+    ),
+    Break(
+        "wrong results", "what is computed again at home is not compared", "company/chief/secondment/checking.py", "    return own.raw == answer.result",
+        "    return True", (LIES,),
+    ),
+    Break(
+        "wrong results", "two wrong answers found at once accuse twice", "company/chief/secondment/checking.py", "async with self._accusing:", "if True:",
+        ("tests/unit/test_secondment_checking.py",),
+    ),
+    Break(
+        "wrong results", "one check slot, whatever is borrowed", "company/chief/secondment/checking.py", "if number < self._needed():", "if number < 1:",
+        ("tests/unit/test_secondment_checking.py",),
+    ),
+    Break(
+        "guests keep to the contract", "more slots come than were agreed on", "company/chief/secondment/door.py", "    if others + slots > view.slots:", "    if False:",
+        ("tests/unit/test_secondment_rules.py",),
+    ),
+    Break(
+        "guests keep to the contract", "a ticket for another company is good", "company/chief/secondment/door.py",
+        "    if ticket.worker != key or ticket.borrower != own:", "    if False:", ("tests/unit/test_secondment_rules.py",),
+    ),
+    Break(
+        "what is signed is what was shown", "the digest that was read is not asked for", "p2p/contracts/acting.py",
+        '        raise UsageError("terms-changed"', '        UsageError("terms-changed"', ("tests/unit/test_contract_machine.py",),
+    ),
+    Break(
+        "favours", "nobody is known to be owed anything when slots are shared", "p2p/reputation/favours.py",
+        "        known = {c: self.balances[c] for c in got if self.balances.get(c, 0.0) > 0}", "        known: dict[bytes, float] = {}",
+        ("tests/unit/test_reputation.py::test_on_one_slot_who_is_owed_comes_before_a_newcomer_and_on_two_both_have_one",),
+    ),
+    Break(
+        "favours", "who is owed takes nothing back", "p2p/reputation/favours.py", "        if self.owed(asker) <= 0:\n            return []", "        return []",
+        (FAVOURS,),
+    ),
+    Break(
+        "favours", "slots go back from companies that are owed, too", "p2p/reputation/favours.py", "if self.owed(ask.company) <= 0 and ask.company != asker]",
+        "if ask.company != asker]", (BALANCES,),
+    ),
+    Break(
+        "favours", "newcomers keep nothing when slots go back", "p2p/reputation/favours.py", "        kept = min(newcomer_slots(capacity), max(0, capacity - 1))",
+        "        kept = 0", (BALANCES,),
+    ),
+    Break(
+        "favours", "a slow guest's time counts as own workers' time", "company/chief/verdicts.py", "is_own=worker.spec.guest is None", "is_own=True",
+        ("tests/unit/test_chief_workers.py::test_own_run_times_are_kept_apart_from_a_guests",),
+    ),
+    Break(
+        "favours", "what was received counts as the other side's time", "p2p/reputation/owed.py",
+        "favour_value(self.fragments, self.core_ms, self.own_core_ms)", "favour_value(self.fragments, self.core_ms, None)",
+        ("tests/unit/test_reputation.py::test_what_a_slow_lender_computed_is_worth_what_own_workers_would_have_taken",),
+    ),
+    Break(
+        "every wait has a reason", "lent slots are not told from busy ones", "company/chief/reasons.py", "        if not any(w.own_slots for w in able):",
+        "        if False:", ("tests/unit/test_chief_workers.py::test_a_job_whose_slots_are_lent_says_so_and_how_they_come_back",),
+    ),
+)  # fmt: skip
+
+BREAKS = (*JOBS, *DOORS, *LAYERS, *MARKET, *BETWEEN)
