@@ -44,6 +44,7 @@ from company.chief.needs import needs_you
 from company.chief.network.findings import network_findings
 from company.chief.network.off import NetworkOff
 from company.chief.network.port import NetworkPort
+from company.chief.private_data import mark_private
 from company.chief.quota import DEFAULT as DEFAULT_QUOTA
 from company.chief.quota import Quota, quota_bytes
 from company.chief.requirement_wheels import RequirementWheels
@@ -126,9 +127,7 @@ class ChiefService:
             created.install_line = install_line(self.identity.public, host.strip("[]"), int(port), python=python)
             created.join_line = f"company worker join {text}"
             if all(is_loopback(address) for address in self.addresses.for_tokens()):
-                created.note = (
-                    "This chief listens for workers on this machine alone. For others start it with: company start --rpc 0.0.0.0:8468"
-                )
+                created.note = "This chief listens for workers on this machine alone. For others: company start --rpc 0.0.0.0:8468"
         return created
 
     async def list_tokens(self) -> list[views.TokenView]:
@@ -178,6 +177,9 @@ class ChiefService:
 
     async def dataset(self, ref: str) -> views.DatasetView:
         return await self.library.dataset(ref)
+
+    async def mark_dataset(self, ref: str, private: bool, *, by: Principal) -> views.DatasetView:
+        return await mark_private(self.library, self.engine.state.jobs.values(), ref, private, by=by)
 
     async def remove_dataset(self, ref: str, *, by: Principal) -> None:
         await self.library.remove_dataset(ref, by=by)

@@ -20,14 +20,17 @@ def data() -> None:
 @data.command()
 @click.argument("path", type=click.Path(path_type=Path, exists=True), metavar="PATH")
 @click.option("--name", help="The dataset's name (else the file's or directory's).")
+@click.option("--private", is_flag=True, help="Nothing of it ever leaves this company, whatever a job says.")
 @pass_session
-def upload(session: Session, path: Path, name: str | None) -> int | None:
+def upload(session: Session, path: Path, name: str | None, private: bool) -> int | None:
     """Send a file or directory. What is there already is not sent again; above 64 MiB an interrupted upload goes on where it stopped."""
     from company.cli.transfer import transfer_bar
 
     try:
         with transfer_bar(path.name, quiet=session.as_json) as progress:
             view = session.client().upload_data(path, name=name, progress=progress)
+            if private:
+                view |= session.client().mark_dataset(view["digest"], private=True)
     except KeyboardInterrupt:
         note("Interrupted. The same command goes on where it stopped.")
         return INTERRUPTED
@@ -67,6 +70,21 @@ def show(session: Session, ref: str) -> None:
         return
     say(f"{safe(view['name'])}  sha256:{view['digest']}")
     say(f"  {view['kind']}, {size(view.get('size'))}, {view.get('files', 1)} files, used by {view.get('jobs', 0)} jobs")
+    if view.get("private"):
+        say("  private: nothing of it leaves this company")
+
+
+@data.command()
+@click.argument("ref", metavar="DATASET")
+@click.option("--private/--shareable", required=True, help="Whether nothing of it ever leaves this company, whatever a job says.")
+@pass_session
+def edit(session: Session, ref: str, private: bool) -> None:
+    """Mark a dataset private, so that it never leaves this company, or take the mark off."""
+    view = session.client().mark_dataset(ref, private=private)
+    if session.as_json:
+        print_json("dataset/1", view)
+    else:
+        say(f"{safe(view['name'])} {'is private: nothing of it leaves this company' if private else 'may go where a job says'}")
 
 
 @data.command("rm")

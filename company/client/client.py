@@ -144,6 +144,10 @@ class Client:
         """One dataset, by digest, unique prefix of it, or name."""
         return dict(self.transport.json("GET", path_of("datasets", ref)))
 
+    def mark_dataset(self, ref: str, *, private: bool) -> dict[str, Any]:
+        """Mark a dataset private: nothing of it ever leaves the company, whatever a job says. Raises `ConflictError` while one may."""
+        return dict(self.transport.json("PATCH", path_of("datasets", ref), {"private": private}))
+
     def remove_dataset(self, ref: str) -> None:
         """Forget a dataset that no job uses."""
         self.transport.request("DELETE", path_of("datasets", ref))

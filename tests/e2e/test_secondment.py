@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from company.client import Job
+from company.errors import CompanyError
 from company.package import check_package, read_package
 from tests.support.company_processes import RunningCompany, is_alive, until, value_of, write_package
 from tests.support.two_companies import TwoCompanies
@@ -88,6 +89,34 @@ def test_a_job_without_an_own_slot_is_done_by_a_borrowed_one_and_both_sides_coun
     own = write_package(tmp_path / "own", "def process(fragment):\n    return fragment\n")
     assert both.lender.run(own, numbers).state == "done", "the lent slot is back"
     assert not list((both.lender.home / "workers" / "lent0" / "scratch").glob("guest-*")), "nothing of the guest is left"
+
+
+def test_a_private_dataset_stays_whatever_the_job_says_and_nothing_goes_abroad_unconfirmed(both: TwoCompanies, tmp_path: Path) -> None:
+    """With a guest there that could run it."""
+    data = tmp_path / "secret"
+    data.write_text("none, and nobody else's")
+    package, client = write_package(tmp_path / "p", SQUARE), both.borrower.client
+    with pytest.raises(CompanyError) as refused:
+        client.submit(package, data, params={"n": 5}, where="any")
+    assert refused.value.code == "foreign-unconfirmed"
+    assert both.borrower.command("data", "upload", str(data), "--private").returncode == 0
+    job = client.submit(package, data, params={"n": 5}, where="any", yes_foreign=True)
+    contract = both.sign(processor_of(package), contract="private")
+    until(lambda: [r for r in job.explain() if r["code"] == "dataset-private"], "it says why it waits", timeout_s=20)
+    assert job.status()["fragments"]["done"] == 0
+    # what may go abroad is not marked after the fact
+    assert client.mark_dataset("secret", private=False)["private"] is False
+    free = client.submit(package, data, params={"n": 20}, where="any", yes_foreign=True)
+    free.pause()
+    with pytest.raises(CompanyError) as late:
+        client.mark_dataset("secret", private=True)
+    assert late.value.code == "dataset-goes-abroad" and free.id in str(late.value)
+    free.resume()
+    free.wait(60)
+    assert free.state == "done" and job.status()["fragments"]["done"] == 0, "a job keeps the mark that it began with"
+    job.cancel()
+    assert client.mark_dataset("secret", private=True)["private"] is True
+    end(both, contract)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 1.0] if os.environ.get("FAULTS_FULL") else [0.2])

@@ -231,6 +231,11 @@ class FakeChief:
     async def dataset(self, ref: str) -> views.DatasetView:
         return _only(self.datasets, ref, "dataset")
 
+    async def mark_dataset(self, ref: str, private: bool, *, by: Principal) -> views.DatasetView:
+        found = self.datasets[_only(self.datasets, ref, "dataset").digest]
+        found.private = private
+        return found
+
     async def remove_dataset(self, ref: str, *, by: Principal) -> None:
         del self.datasets[_only(self.datasets, ref, "dataset").digest]
 

@@ -17,7 +17,7 @@ COMMANDS = {
     *(f"job {v}" for v in ("submit", "list", "show", "watch", "wait", "logs", "fragments", "failures", "retry")),
     *(f"job {v}" for v in ("cancel", "pause", "resume", "edit", "rm", "download", "artifacts", "reproduce")),
     *(f"package {v}" for v in ["init", "check", "upload", "list", "show", "rm"]),
-    *(f"data {v}" for v in ["upload", "list", "show", "rm"]),
+    *(f"data {v}" for v in ["upload", "list", "show", "edit", "rm"]),
     *(f"worker {v}" for v in ["join", "list", "pause", "resume", "drain", "quarantine", "release", "rm"]),
     *(f"token {v}" for v in ["create", "list", "revoke", "inspect"]),
     *(f"network {v}" for v in ["status", "peers", "companies", "offers", "ping"]),

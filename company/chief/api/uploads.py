@@ -10,7 +10,7 @@ from typing import Final
 
 from company import views
 from company.chief.api.auth import require
-from company.chief.api.bodies import disposition_filename, is_multipart, one_chunk, small_part
+from company.chief.api.bodies import disposition_filename, is_multipart, one_chunk, read_object, small_part
 from company.chief.api.filenames import package_files_untrusted
 from company.chief.api.gate import Call, Endpoint
 from company.chief.api.problem import BadRequest
@@ -163,6 +163,14 @@ async def dataset(call: Call) -> Response:
     return json_reply(await call.chief.dataset(call.arg("digest")))
 
 
+async def mark_dataset(call: Call) -> Response:
+    """Mark a dataset private, so that it never leaves this company, or not."""
+    args = await read_object(call.request)
+    if set(args) != {"private"} or not isinstance(args["private"], bool):
+        raise BadRequest("nothing-to-edit", "Say private: true or false.")
+    return json_reply(await call.chief.mark_dataset(call.arg("digest"), args["private"], by=call.by))
+
+
 async def remove_dataset(call: Call) -> Response:
     """Remove a dataset that no job uses."""
     await call.chief.remove_dataset(call.arg("digest"), by=call.by)
@@ -226,6 +234,16 @@ def upload_endpoints() -> list[Endpoint]:
             need="viewer",
             tag="datasets",
             summary="Show a dataset",
+            answer=views.DatasetView,
+        ),
+        Endpoint(
+            method="PATCH",
+            pattern="/api/v1/datasets/{digest}",
+            handler=mark_dataset,
+            need="submitter",
+            tag="datasets",
+            summary="Mark a dataset private, or not",
+            body="application/json",
             answer=views.DatasetView,
         ),
         Endpoint(
