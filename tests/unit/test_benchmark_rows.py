@@ -97,7 +97,9 @@ def test_everything_stored_among_the_nodes_of_the_benchmark_is_found_again() -> 
     for row in (store, get):
         assert set(row.samples) == {"company", "company, 3 in flight"}
         assert all(row.notes[name].endswith("20 of 20 succeeded") for name in row.samples)
-    assert store.ours is not None and get.ours is not None and 0 < get.ours < store.ours
+    packets = [float(row.notes["company"].split(" packets")[0].rpartition(" ")[2]) for row in (store, get)]
+    assert 0 < packets[1] < packets[0], "to store is to look up and then to send; by the clock a busy machine may say otherwise"
+    assert store.ours is not None and get.ours is not None and min(store.ours, get.ours) > 0
 
 
 def test_a_goal_beside_a_peer_is_a_ratio_of_medians_in_the_same_run() -> None:
