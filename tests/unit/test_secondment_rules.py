@@ -11,7 +11,6 @@ from typing import Any, cast
 import msgpack
 import pytest
 import trio
-import trio.testing
 
 from company import messages as m
 from company.chief.contracts.port import YARDSTICK, ContractView

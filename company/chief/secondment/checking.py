@@ -149,7 +149,7 @@ class Checking:
                         _log.warning("answers cannot be checked now: %s", error)
                         await trio.sleep(RETRY_S)
                         continue
-                elif number:
+                else:
                     await slot.aclose()
                 if not is_busy:
                     await woken.wait()
